@@ -1,0 +1,38 @@
+"""Make trained spiking neural networks small, sparse, short in time and measurably fast.
+
+Pruning = score x pattern x allocation, decided on a schedule from one measured pass, and held at zero by the optimizer's
+own hooks. Start with `model_view`, then `prune` or `Pruner`, then `profile`.
+"""
+
+__version__ = "0.1.0"
+
+from spikeprune import methods, metrics
+from spikeprune.errors import SpikepruneError
+from spikeprune.hold import hold
+from spikeprune.kernel import allocate, patterns, schedules
+from spikeprune.masks import Masks, load, save
+from spikeprune.measure import Need, measure
+from spikeprune.pruner import Pruner, prune
+from spikeprune.report import Report, profile
+from spikeprune.view.model_view import ModelView, model_view
+
+__all__ = [
+    "Masks",
+    "ModelView",
+    "Need",
+    "Pruner",
+    "Report",
+    "SpikepruneError",
+    "allocate",
+    "hold",
+    "load",
+    "measure",
+    "methods",
+    "metrics",
+    "model_view",
+    "patterns",
+    "profile",
+    "prune",
+    "save",
+    "schedules",
+]

@@ -1,0 +1,96 @@
+"""Files that are whole or absent: written beside their place, then moved into it in one step.
+
+A crash or a full disk leaves the earlier file as it was. Tensors travel as safetensors; nothing is ever pickled.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as decode_tensors
+from safetensors.torch import save as encode_tensors
+from torch import Tensor
+
+from spikeprune.errors import StorageError
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to `path` in one step; on failure the earlier file stays and StorageError is raised."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written.") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, path)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path} ({len(content):,} bytes): {error.strerror or error}. What was there before is untouched; "
+            "free some space, or write to another folder, and run again."
+        ) from error
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], content: str) -> None:
+    """Write text as UTF-8 in one step."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write a JSON value, indented, in one step."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; StorageError says what is wrong with it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise StorageError(
+            f"{path} is not valid JSON ({error}). It was not written by spikeprune, or was changed since."
+        ) from error
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors and string metadata as one safetensors file, in one step."""
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_bytes(path, encode_tensors(whole, metadata=dict(metadata or {})))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors (on the CPU) and its metadata."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}.") from error
+    try:
+        tensors: dict[str, Tensor] = decode_tensors(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, ValueError) as error:
+        raise StorageError(f"{path} is not a whole safetensors file ({error}). Copy it again, or make it anew.") from error
+    return tensors, header.get("__metadata__", {})
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same bits in the same shape."""
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

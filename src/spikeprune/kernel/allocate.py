@@ -1,0 +1,176 @@
+"""Allocations: how many units each layer keeps.
+
+An allocation is a function `(scores, sparsity) -> keep`: scores of every layer, a mapping from layer name to one score
+a unit; the sparsity asked of all of them together; and the integer count that each layer keeps. A fraction becomes a
+count in `kept` and nowhere else.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from spikeprune.errors import SparsityError
+
+Scores = Mapping[str, Tensor]
+Keep = dict[str, int]
+Allocation = Callable[[Scores, float], Keep]
+
+
+def kept(units: int, sparsity: float) -> int:
+    """Return how many of `units` survive: the removed ones are `sparsity * units`, rounded to nearest, half up.
+
+    Raises:
+        SparsityError: the sparsity is not a number in [0, 1).
+
+    Example:
+        >>> kept(784, 0.9)
+        78
+    """
+    if not (isinstance(sparsity, int | float) and 0 <= sparsity < 1):
+        hint = f" Did you mean {sparsity / 100:g}?" if isinstance(sparsity, int | float) and 1 < sparsity < 100 else ""
+        raise SparsityError(f"sparsity is {sparsity!r}, but must be a fraction in [0, 1): the share that is removed.{hint}")
+    return units - math.floor(sparsity * units + 0.5)
+
+
+def uniform(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
+    """Give every layer the same sparsity; no layer falls below `floor` units.
+
+    Example:
+        >>> uniform({"a": torch.ones(10), "b": torch.ones(100)}, 0.9)
+        {'a': 1, 'b': 10}
+    """
+    return {name: max(kept(score.numel(), sparsity), min(floor, score.numel())) for name, score in scores.items()}
+
+
+def global_top_k(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
+    """Rank the units of all layers in one list and keep the best; no layer loses its best `floor` units.
+
+    Ties go to the earlier layer, then to the lower index.
+
+    Raises:
+        SparsityError: the floors alone are more than the sparsity leaves.
+
+    Example:
+        >>> global_top_k({"a": torch.tensor([5.0, 4.0, 3.0]), "b": torch.tensor([1.0])}, 0.5)
+        {'a': 1, 'b': 1}
+    """
+    owner = torch.cat([torch.full((score.numel(),), i) for i, score in enumerate(scores.values())])
+    flat = torch.cat([score.detach().flatten().double().cpu() for score in scores.values()])
+    floors = [min(floor, score.numel()) for score in scores.values()]
+    budget = _budget(len(flat), sparsity, sum(floors))
+    order = flat.argsort(descending=True, stable=True)
+    keep = torch.tensor(floors)
+    # The best `floor` units of a layer are its first in the ranking: they are taken already, the rest compete.
+    place = torch.empty_like(order)
+    ranked = owner[order]
+    for i in range(len(floors)):
+        mine = ranked == i
+        place[mine] = torch.arange(int(mine.sum()))
+    free = ranked[place >= keep[ranked]][: budget - sum(floors)]
+    keep += torch.bincount(free, minlength=len(floors))
+    return dict(zip(scores, keep.tolist(), strict=True))
+
+
+def erdos_renyi(scores: Scores, sparsity: float, *, kernel: bool = True, floor: int = 1) -> Keep:
+    """Give layers densities in proportion to (C_in + C_out + k_h + k_w) / (C_in C_out k_h k_w).
+
+    Layers whose share would pass 1 stay dense and the rest is spread again. Counts meet the total exactly, by largest
+    remainder. Scores must be weight-shaped; `kernel=False` leaves the kernel's size out (the plain Erdős-Rényi form).
+
+    Source: Mocanu et al. 2018 (Erdős-Rényi); Evci et al. 2020, arXiv:1911.11134 (the kernel form).
+
+    Raises:
+        SparsityError: a score is not weight-shaped, or the floors are more than the sparsity leaves.
+
+    Example:
+        >>> erdos_renyi({"a": torch.ones(10, 10), "b": torch.ones(30, 30)}, 0.8)
+        {'a': 50, 'b': 150}
+    """
+    for name, score in scores.items():
+        if score.dim() < 2:
+            raise SparsityError(
+                f"erdos_renyi needs weight-shaped scores, but those of layer {name!r} have shape {tuple(score.shape)}."
+            )
+    sizes = {name: score.numel() for name, score in scores.items()}
+    share = {
+        name: sum(score.shape if kernel else score.shape[:2]) / math.prod(score.shape if kernel else score.shape[:2])
+        for name, score in scores.items()
+    }
+    budget = _budget(sum(sizes.values()), sparsity, sum(min(floor, size) for size in sizes.values()))
+    return _apportion(_capped(share, sizes, budget), sizes, budget, floor)
+
+
+@overload
+def lamp(scores: Tensor) -> Tensor: ...
+@overload
+def lamp(scores: Scores, sparsity: float) -> Keep: ...
+def lamp(scores: Tensor | Scores, sparsity: float | None = None) -> Tensor | Keep:
+    """Divide each squared score by the sum of those in its layer that are not smaller (LAMP).
+
+    Given one layer's scores it returns its LAMP scores (float64, same shape); given the scores of all layers and a
+    sparsity it is an allocation: `global_top_k` over the LAMP scores. Scores of minus infinity (dead units) stay so
+    and weigh nothing. Among equal scores the lower index counts as the larger, so that every layer's best scores 1.
+
+    Source: Lee et al. 2021, arXiv:2010.07611, equation 2.
+
+    Example:
+        >>> lamp(torch.tensor([1.0, 2.0]))
+        tensor([0.2000, 1.0000], dtype=torch.float64)
+        >>> lamp({"a": torch.tensor([1.0, 2.0, 3.0, 4.0]), "b": torch.tensor([0.1, 0.2])}, 0.5)
+        {'a': 2, 'b': 1}
+    """
+    if isinstance(scores, Tensor):
+        return _lamp(scores)
+    if sparsity is None:
+        raise SparsityError("lamp as an allocation needs a sparsity: lamp(scores, sparsity).")
+    return global_top_k({name: _lamp(score) for name, score in scores.items()}, sparsity)
+
+
+def _lamp(score: Tensor) -> Tensor:
+    dead = score.flatten() == -torch.inf
+    squares = score.flatten().double().masked_fill(dead, 0).square()
+    order = squares.argsort(descending=True, stable=True)
+    # Descending, so the running sum is the reversed cumulative sum: total minus prefix would lose the tail.
+    out = torch.empty_like(squares)
+    out[order] = squares[order] / squares[order].cumsum(0).clamp_min(torch.finfo(squares.dtype).tiny)
+    return out.masked_fill(dead, -torch.inf).view_as(score)
+
+
+def _budget(units: int, sparsity: float, floors: int) -> int:
+    budget = kept(units, sparsity)
+    if budget < floors:
+        raise SparsityError(
+            f"sparsity {sparsity} keeps {budget} of {units} units, but the layers must keep {floors} together so that none "
+            f"is emptied. Ask for at most {1 - floors / units:.6g}."
+        )
+    return budget
+
+
+def _capped(share: Mapping[str, float], sizes: Mapping[str, int], budget: int) -> dict[str, float]:
+    """Scale shares to sum to the budget; a layer that would pass its size stays dense."""
+    dense: set[str] = set()
+    while True:
+        rest = [name for name in sizes if name not in dense]
+        left = budget - sum(sizes[name] for name in dense)
+        scale = left / sum(share[name] * sizes[name] for name in rest) if rest else 0.0
+        over = {name for name in rest if scale * share[name] > 1}
+        if not over:
+            return {name: float(sizes[name]) if name in dense else scale * share[name] * sizes[name] for name in sizes}
+        dense |= over
+
+
+def _apportion(quota: Mapping[str, float], sizes: Mapping[str, int], budget: int, floor: int) -> Keep:
+    """Round quotas to whole units that sum to the budget: largest remainders first, earlier layers on ties."""
+    keep = {name: max(min(math.floor(q), sizes[name]), min(floor, sizes[name])) for name, q in quota.items()}
+    by_remainder = sorted(quota, key=lambda name: keep[name] - quota[name])
+    while (missing := budget - sum(keep.values())) != 0:
+        step = 1 if missing > 0 else -1
+        for name in by_remainder if step > 0 else reversed(by_remainder):
+            room = keep[name] < sizes[name] if step > 0 else keep[name] > min(floor, sizes[name])
+            if room and missing:
+                keep[name] += step
+                missing -= step
+    return keep

@@ -1,0 +1,75 @@
+"""What every paper is measured against: magnitude pruning under any allocation, and chance.
+
+Reading of the papers
+  stated    LAMP: squared weight over the sum of those not smaller, one global ranking (Lee et al., arXiv:2010.07611);
+            Erdős-Rényi-kernel densities (Evci et al., arXiv:1911.11134).
+  differs   counts are exact: LAMP's code rounds each layer by itself, and keeps all that tie with the threshold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from spikeprune.kernel.allocate import Allocation, global_top_k
+from spikeprune.kernel.patterns import Pattern, Unstructured
+from spikeprune.kernel.scores import held_down, magnitude
+from spikeprune.masks import Masks, decide
+from spikeprune.measure import Need, Stats
+from spikeprune.view.layer import Layer
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """Keep the weights (or units) of largest magnitude.
+
+    Args:
+        allocation: sparsity across layers: `global_top_k` (the default), `uniform`, `erdos_renyi` or `lamp`.
+        pattern: what is removed together.
+
+    Example:
+        >>> from spikeprune.kernel.allocate import lamp
+        >>> Magnitude(allocation=lamp).needs
+        frozenset()
+    """
+
+    allocation: Allocation = global_top_k
+    pattern: Pattern = Unstructured()
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
+        """Score by magnitude, allocate, keep the largest."""
+        scores = {layer.name: self.pattern.reduce(held_down(magnitude(layer.weight), masks.get(layer.name))) for layer in layers}
+        return decide(layers, scores, self.allocation(scores, sparsity), self.pattern)
+
+
+@dataclass(frozen=True)
+class Random:
+    """Keep units drawn at random: what a score must beat.
+
+    The draw is fixed by `seed` and the layers' shapes, so rising sparsities give nested masks.
+
+    Args:
+        seed: of this method's own generator; the global one is not touched.
+        allocation: sparsity across layers; with random scores the global ranking spreads evenly, to chance.
+        pattern: what is removed together.
+    """
+
+    seed: int = 0
+    allocation: Allocation = global_top_k
+    pattern: Pattern = Unstructured()
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
+        """Score by chance, allocate, keep the luckiest."""
+        generator = torch.Generator().manual_seed(self.seed)
+        scores = {}
+        for layer in layers:
+            units = self.pattern.reduce(magnitude(layer.weight))
+            # float64, so that ties, which would favour the lower index, practically do not occur
+            luck = torch.rand(units.shape, generator=generator, dtype=torch.double)
+            mask = masks.get(layer.name)
+            alive = None if mask is None else self.pattern.reduce(mask.double().cpu()) > 0
+            scores[layer.name] = held_down(luck, alive)
+        return decide(layers, scores, self.allocation(scores, sparsity), self.pattern)

@@ -1,0 +1,119 @@
+"""What a network costs: synaptic operations, spike rates, density, energy. Counts are exact and aware of zero weights.
+
+Conventions, which every number here follows:
+
+- **SynOps effective** = for each non-zero input of a layer, at each timestep, its non-zero fan-out; border positions of
+  a convolution count only the synapses that exist. **SynOps dense** = the same inputs times the full fan-out.
+  **Operations** = every input and every weight counted as active: what a dense machine does (NeuroBench's `Dense`).
+- A layer whose inputs are all -1, 0 or 1 accumulates (**AC**); one fed by real values, such as a first layer under
+  direct coding or a layer behind average pooling, multiplies and accumulates (**MAC**). The verdict holds for the layer
+  over the whole pass, where NeuroBench judges each call by itself; they differ only for a layer fed by both.
+- All are means per sample, summed over timesteps. Biases, norms, pooling and neurons are not counted.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeprune.measure import Need, Stats
+from spikeprune.view.layer import Layer, apply_synapses
+from spikeprune.view.model_view import ModelView
+
+NEEDS = frozenset({Need.INPUT_COUNT, Need.SPIKE_RATE})
+
+
+@dataclass(frozen=True)
+class EnergyTable:
+    """Energy of one operation, in picojoule, and where the figures come from.
+
+    Left out: memory traffic, membrane updates, leak, norms. Counts times a table are a model, not a measurement.
+    """
+
+    ac: float
+    mac: float
+    source: str
+
+
+HOROWITZ_45NM = EnergyTable(
+    ac=0.9,
+    mac=4.6,
+    source="45 nm CMOS, 32-bit float: add 0.9 pJ, multiply 3.7 pJ (Horowitz, ISSCC 2014, doi:10.1109/ISSCC.2014.6757323)",
+)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer's row: its weights, what it was fed, and its operations as means per sample.
+
+    Attributes:
+        name, kind: the layer and its operation.
+        weights, nonzero: all weights, and those that are not zero.
+        input_rate: share of inputs that are not zero, over timesteps; of spikes, that is spikes a neuron and timestep.
+        binary_input: whether operations are ACs (True) or MACs.
+        synops_effective, synops_dense, operations: see the module.
+        energy_pj: effective operations times the table.
+    """
+
+    name: str
+    kind: str
+    weights: int
+    nonzero: int
+    input_rate: float
+    binary_input: bool
+    synops_effective: float
+    synops_dense: float
+    operations: float
+    energy_pj: float
+
+    @property
+    def density(self) -> float:
+        """The share of the layer's weights that is not zero."""
+        return self.nonzero / self.weights
+
+
+def layer_cost(layer: Layer, stats: Stats, table: EnergyTable = HOROWITZ_45NM) -> LayerCost:
+    """Count one layer's operations from the non-zero inputs that a pass found.
+
+    Args:
+        layer: the layer with the weights it has now.
+        stats: a pass with Need.INPUT_COUNT.
+        table: energy of an operation.
+    """
+    count, binary = stats[layer.name].input_count, stats[layer.name].binary_input
+    alive = (layer.weight.detach() != 0).double()
+    whole = torch.ones_like(alive)
+    effective = synops(layer, count, alive)
+    return LayerCost(
+        name=layer.name,
+        kind=layer.kind,
+        weights=alive.numel(),
+        nonzero=int(alive.sum()),
+        input_rate=float(count.mean()),
+        binary_input=binary,
+        synops_effective=effective,
+        synops_dense=synops(layer, count, whole),
+        operations=synops(layer, torch.ones_like(count), whole),
+        energy_pj=effective * (table.ac if binary else table.mac),
+    )
+
+
+def synops(layer: Layer, count: Tensor, present: Tensor) -> float:
+    """Sum, over the inputs, how often each was active times the synapses that it has.
+
+    A convolution is linear, so the counts of all samples go through it at once, and its output channels are summed
+    beforehand: one cheap convolution instead of one a sample.
+
+    Args:
+        layer: gives stride, padding, groups.
+        count: activity of each input, (steps, channels, space ...).
+        present: of the weight's shape, 1 where a synapse is, else 0.
+    """
+    groups = getattr(layer.module, "groups", 1)
+    fan_out = present.reshape(groups, -1, *present.shape[1:]).sum(1)
+    return float(apply_synapses(layer.module, count, fan_out).sum())
+
+
+def costs(view: ModelView, stats: Stats, table: EnergyTable = HOROWITZ_45NM) -> tuple[LayerCost, ...]:
+    """Count the operations of every synaptic layer, in call order."""
+    return tuple(layer_cost(layer, stats, table) for layer in view.layers)

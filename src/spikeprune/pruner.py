@@ -1,0 +1,175 @@
+"""When masks change, and who holds them in between. Enforcement is automatic, decisions are explicit."""
+
+from collections.abc import Iterable, Sequence, Set
+from typing import Any, Protocol
+
+import torch
+from torch.optim import Optimizer
+
+from spikeprune.errors import MaskMismatch, NonFinite
+from spikeprune.hold import Holder
+from spikeprune.kernel.allocate import kept
+from spikeprune.kernel.schedules import Schedule
+from spikeprune.masks import Masks
+from spikeprune.measure import LossFn, Need, Stats, measure
+from spikeprune.view.layer import Layer
+from spikeprune.view.model_view import ModelView
+
+
+class Method(Protocol):
+    """A pruning method: what it needs measured, and how it turns that into masks."""
+
+    @property
+    def needs(self) -> Set[Need]:
+        """The statistics it reads."""
+        ...
+
+    def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
+        """Decide new masks; `masks` are those in force, empty at first."""
+        ...
+
+
+def prune(
+    view: ModelView,
+    method: Method,
+    sparsity: float,
+    *,
+    calibration: Iterable[Any] = (),
+    loss_fn: LossFn | None = None,
+    layers: str | Iterable[str] | None = None,
+    masks: Masks | None = None,
+) -> Masks:
+    """Prune in one shot: measure, decide, set dead weights to zero, return the masks.
+
+    Args:
+        view: the model.
+        method: what decides, such as `methods.CQP()`.
+        sparsity: the share of units to remove from the chosen layers, in [0, 1).
+        calibration: batches that the method measures; see `measure`. Methods that need nothing read none.
+        loss_fn: for methods that take gradients.
+        layers: names or shell patterns of the layers to prune; None is all of them.
+        masks: masks already in force; what they removed stays removed.
+
+    Raises:
+        SparsityError: outside [0, 1), or more than can be met.
+        NonFinite: a weight or a gradient is NaN or infinite.
+        MissingLoss, EmptyCalibration: the method needs what was not given.
+
+    Example:
+        >>> from spikeprune import methods, model_view
+        >>> net = torch.nn.Linear(4, 2, bias=False)
+        >>> masks = prune(model_view(net, torch.rand(1, 4), spiking=False), methods.Magnitude(), 0.75)
+        >>> masks.kept, int((net.weight != 0).sum())
+        ({'': 2}, 2)
+    """
+    chosen = view.select(layers)
+    new = _decide(view, method, sparsity, calibration, loss_fn, chosen, masks)
+    new.apply_(chosen)
+    return new
+
+
+def _decide(
+    view: ModelView,
+    method: Method,
+    sparsity: float,
+    calibration: Iterable[Any],
+    loss_fn: LossFn | None,
+    chosen: Sequence[Layer],
+    masks: Masks | None,
+) -> Masks:
+    kept(1, sparsity)  # refuse a bad sparsity before the costly pass
+    for layer in view.layers:
+        if not bool(torch.isfinite(layer.weight).all()):
+            bad = int((~torch.isfinite(layer.weight)).sum())
+            raise NonFinite(
+                f"{bad} of {layer.weight.numel()} weights of layer {layer.name!r} are NaN or infinite. Go back to a checkpoint from "
+                "before training diverged."
+            )
+    force = Masks({}) if masks is None else masks.check(chosen)
+    stats = measure(view, calibration, method.needs, loss_fn=loss_fn) if method.needs else Stats({}, None, 0, 0)
+    return method(chosen, stats, force, sparsity)
+
+
+class Pruner:
+    """Updates masks when the schedule says so and holds them in between.
+
+    The loop stays yours and gains one line: `pruner.step()` after `optimizer.step()`. Call it once before the loop as
+    well if the schedule's step 0 is to prune before any training.
+
+    Attributes:
+        masks: the masks in force; empty until the first update.
+        steps: how often `step` was called.
+
+    Example:
+        >>> from spikeprune import methods, model_view, schedules
+        >>> net = torch.nn.Linear(4, 2)
+        >>> optimizer = torch.optim.Adam(net.parameters())
+        >>> view = model_view(net, torch.rand(1, 4), spiking=False)
+        >>> pruner = Pruner(view, methods.Magnitude(), schedules.once(0.5)).attach(optimizer)
+        >>> pruner.step(), pruner.step(), pruner.masks.sparsity
+        (True, False, 0.5)
+    """
+
+    def __init__(
+        self,
+        view: ModelView,
+        method: Method,
+        schedule: Schedule,
+        *,
+        calibration: Iterable[Any] = (),
+        loss_fn: LossFn | None = None,
+        layers: str | Iterable[str] | None = None,
+    ) -> None:
+        self.view, self.method, self.schedule = view, method, schedule
+        self.calibration, self.loss_fn = calibration, loss_fn
+        self.layers = view.select(layers)
+        self.masks = Masks({})
+        self.steps = 0
+        self._holders: list[Holder] = []
+
+    def attach(self, optimizer: Optimizer) -> "Pruner":
+        """Hold the masks through this optimizer from now on, until `detach`; returns the pruner."""
+        self._holders.append(Holder(optimizer, self.view, self.masks))
+        return self
+
+    def detach(self) -> None:
+        """Let go of every optimizer."""
+        while self._holders:
+            self._holders.pop().release()
+
+    def step(self) -> bool:
+        """Count one training step and update the masks if the schedule says so; True when they changed."""
+        target = self.schedule(self.steps)
+        self.steps += 1
+        if target is None:
+            return False
+        self.update(target)
+        return True
+
+    def update(self, sparsity: float) -> Masks:
+        """Measure and decide now, whatever the schedule says; returns the masks in force."""
+        new = _decide(self.view, self.method, sparsity, self.calibration, self.loss_fn, self.layers, self.masks or None)
+        self.masks.replace_(new)
+        self.masks.apply_(self.layers)
+        for holder in self._holders:
+            holder.bury()
+        return self.masks
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what resuming needs: the steps counted and the masks."""
+        return {"steps": self.steps, "masks": dict(self.masks)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from `state_dict`; dead weights are set to zero at once.
+
+        Raises:
+            MaskMismatch: the state is not one of a pruner, or its masks belong to another model.
+        """
+        if not {"steps", "masks"} <= state.keys():
+            raise MaskMismatch(f"this is not a pruner's state: it has {sorted(state)}, not 'steps' and 'masks'.")
+        masks = Masks(state["masks"]).check(self.layers)
+        self.steps = state["steps"]
+        self.masks.replace_(masks)
+        self.masks.apply_(self.layers)
+        for holder in self._holders:
+            holder.bury()

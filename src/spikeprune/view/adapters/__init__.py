@@ -1,0 +1,42 @@
+"""One file a framework. An adapter is tried only when its framework is already imported: its models could not exist otherwise."""
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Protocol
+
+from torch import Tensor, nn
+
+# framework as imported by users -> our module that knows it
+FRAMEWORKS = {"snntorch": "snntorch", "spikingjelly": "spikingjelly"}
+
+
+class Adapter(Protocol):
+    """What must be known of a framework; each adapter module offers these functions."""
+
+    def is_neuron(self, module: nn.Module) -> bool:
+        """Whether the module is a spiking neuron of the framework."""
+        ...
+
+    def is_stateful(self, module: nn.Module) -> bool:
+        """Whether the module carries something from one timestep to the next: a neuron, but also a dropout mask."""
+        ...
+
+    def takes_sequence(self, neuron: nn.Module) -> bool:
+        """Whether one call takes all timesteps, (T, N, ...), rather than one, (N, ...)."""
+        ...
+
+    def spikes(self, neuron: nn.Module, output: object) -> Tensor:
+        """Pick the spikes out of what the neuron returned."""
+        ...
+
+    def reset(self, module: nn.Module) -> None:
+        """Put a stateful module back to rest."""
+        ...
+
+
+def loaded() -> Iterator[tuple[str, Adapter]]:
+    """Yield the adapters of all supported frameworks that this process has imported."""
+    for framework, file in FRAMEWORKS.items():
+        if framework in sys.modules:
+            yield framework, import_module(f"{__name__}.{file}")  # a module serves as the protocol

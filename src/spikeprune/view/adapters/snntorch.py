@@ -1,0 +1,42 @@
+"""snnTorch: neurons are called once a timestep and return spikes, or spikes with their state.
+
+State is reset neuron by neuron: `snntorch.utils.reset` of version 1.0 sees direct children only and acts on every
+neuron of the process.
+"""
+
+from snntorch import SpikingNeuron
+from torch import Tensor, nn
+
+from spikeprune.errors import ModelError
+
+# Neurons that unroll time inside one call.
+SEQUENCE = frozenset({"StateLeaky", "LinearLeaky", "AssociativeLeaky"})
+
+
+def is_neuron(module: nn.Module) -> bool:
+    """Whether the module is an snnTorch neuron."""
+    return isinstance(module, SpikingNeuron)
+
+
+def is_stateful(module: nn.Module) -> bool:
+    """Whether the module keeps state: neurons do."""
+    return is_neuron(module)
+
+
+def takes_sequence(neuron: nn.Module) -> bool:
+    """Whether the neuron takes (T, N, ...) in one call."""
+    return any(kind.__name__ in SEQUENCE for kind in type(neuron).__mro__)
+
+
+def spikes(neuron: nn.Module, output: object) -> Tensor:
+    """Return the spikes: the output itself, or its first part."""
+    first = output[0] if isinstance(output, tuple | list) else output
+    if not isinstance(first, Tensor):
+        raise ModelError(f"{type(neuron).__name__} returned {type(output).__name__}; its spikes cannot be told.")
+    return first
+
+
+def reset(module: nn.Module) -> None:
+    """Zero the neuron's state."""
+    if callable(zero := getattr(module, "reset_mem", None)):
+        zero()

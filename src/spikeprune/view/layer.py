@@ -1,0 +1,96 @@
+"""A synaptic layer: a linear map or convolution of one weight, and where time and batch lie in what it is given."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikeprune.errors import LayoutError, ModelError
+
+SYNAPTIC = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Layout(Enum):
+    """How one pass over T timesteps and N samples reaches a layer."""
+
+    STEP = "called T times with (N, ...)"
+    SEQUENCE = "called once with (T, N, ...)"
+    FOLDED = "called once with (T * N, ...)"
+    ONCE = "called once with (N, ...), for all timesteps"
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One synaptic layer of the user's model; it points at the module and owns nothing.
+
+    Attributes:
+        name: the module's qualified name.
+        module: a Linear or Conv layer, or a framework's subclass of one.
+        layout: where time and batch lie in its input.
+    """
+
+    name: str
+    module: nn.Module
+    layout: Layout
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The weight: (C_out, C_in) or (C_out, C_in / groups, kernel ...)."""
+        weight = self.module.weight
+        if not isinstance(weight, nn.Parameter):
+            raise ModelError(f"the weight of layer {self.name!r} is no longer a plain parameter; undo what parametrized it.")
+        return weight
+
+    @property
+    def kind(self) -> str:
+        """The operation: "Linear", "Conv2d", ..."""
+        return next(base.__name__ for base in SYNAPTIC if isinstance(self.module, base))
+
+    def by_timestep(self, inputs: Tensor, timesteps: int) -> Tensor:
+        """View one call's input as (steps, N, ...): steps is T, or 1 when the layer sees one step, or all at once."""
+        if self.layout is Layout.SEQUENCE:
+            return inputs
+        if self.layout is Layout.FOLDED:
+            if inputs.shape[0] % timesteps:
+                raise LayoutError(
+                    f"layer {self.name!r} was given {inputs.shape[0]} rows, not a multiple of its {timesteps} timesteps. "
+                    "View the model again with an example of the same number of timesteps."
+                )
+            return inputs.reshape(timesteps, -1, *inputs.shape[1:])
+        return inputs.unsqueeze(0)
+
+
+def apply_synapses(module: nn.Module, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply `weight` to `inputs` as the layer would, whatever its class adds; leading axes before the batch are allowed.
+
+    Args:
+        module: the layer that gives stride, padding, dilation and groups.
+        inputs: (..., C_in) for a linear layer; (..., C_in, space ...) for a convolution.
+        weight: of the layer's shape; the number of output channels may differ.
+        bias: (C_out,) or None.
+    """
+    if isinstance(module, nn.Linear):
+        return F.linear(inputs, weight, bias)
+    conv: Any = module
+    space = weight.dim() - 2
+    lead = inputs.shape[: -space - 1]
+    inputs = inputs.reshape(-1, *inputs.shape[-space - 1 :])
+    padding = conv.padding
+    if conv.padding_mode != "zeros":
+        inputs = F.pad(inputs, _sides(conv), mode=conv.padding_mode)
+        padding = 0
+    convolve: Any = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[space]
+    out: Tensor = convolve(inputs, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
+    return out.reshape(*lead, *out.shape[1:])
+
+
+def _sides(conv: Any) -> list[int]:
+    """Give the padding of a convolution as torch.nn.functional.pad wants it: last axis first, both sides of each."""
+    if conv.padding == "valid":
+        return [0, 0] * len(conv.kernel_size)
+    if conv.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        return [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+    return [side for p in reversed(conv.padding) for side in (p, p)]

@@ -1,0 +1,192 @@
+"""The user's model seen as synaptic layers, neurons, and a forward over all timesteps.
+
+The view owns no weights and writes no attribute on the model. What it needs to know it learns from one dry forward of
+an example: which layers are called, in which order, and where time and batch lie in what they are given.
+"""
+
+import copy
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikeprune.errors import ModelError, NoPrunableLayers
+from spikeprune.view.adapters import FRAMEWORKS, Adapter, loaded
+from spikeprune.view.layer import Layer
+from spikeprune.view.survey import Survey, survey
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+def _call(net: nn.Module, batch: Any) -> Any:
+    return net(batch)
+
+
+class ModelView:
+    """A model as layers, neurons and a forward over T timesteps. Made by `model_view`.
+
+    Calling the view resets the neurons, runs all timesteps and returns what the model returns.
+
+    Attributes:
+        net: the user's model.
+        layers: its synaptic layers, in the order in which they are called.
+        neurons: its spiking neurons by qualified name, in the order in which they are called.
+        timesteps: T, as the neurons see it.
+        uncounted: names of weight-like parameters (two or more axes) that belong to no layer.
+    """
+
+    def __init__(self, net: nn.Module, adapter: Adapter | None, forward: Forward, found: Survey) -> None:
+        self.net = net
+        self.adapter = adapter
+        self.forward = forward
+        self.layers: tuple[Layer, ...] = found.layers
+        self.neurons: dict[str, nn.Module] = found.neurons
+        self.timesteps: int = found.timesteps
+        self.uncounted: tuple[str, ...] = found.uncounted
+
+    def __call__(self, batch: Any) -> Any:
+        """Reset the neurons, run all timesteps, and return what the model returns."""
+        self.reset()
+        return self.forward(self.net, batch)
+
+    def reset(self) -> None:
+        """Put every stateful module back to rest."""
+        for module in self._stateful():
+            assert self.adapter is not None
+            self.adapter.reset(module)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first layer's weight lies."""
+        return self.layers[0].weight.device
+
+    def select(self, names: str | Iterable[str] | None = None) -> tuple[Layer, ...]:
+        """Pick layers by name or shell pattern ("fc1", "features.*"); None picks all.
+
+        Raises:
+            NoPrunableLayers: a name or pattern fits no layer.
+        """
+        if names is None:
+            return self.layers
+        patterns = [names] if isinstance(names, str) else list(names)
+        known = [layer.name for layer in self.layers]
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in known):
+                near = difflib.get_close_matches(pattern, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise NoPrunableLayers(f"no synaptic layer fits {pattern!r}.{hint} The layers are: {', '.join(known)}.")
+        return tuple(layer for layer in self.layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns))
+
+    def clone(self) -> "ModelView":
+        """Copy the model and return a view of the copy; state is reset first, since live state cannot be copied."""
+        with self.undisturbed():
+            net = copy.deepcopy(self.net)
+        modules = dict(net.named_modules())
+        layers = tuple(Layer(layer.name, modules[layer.name], layer.layout) for layer in self.layers)
+        neurons = {name: modules[name] for name in self.neurons}
+        return ModelView(net, self.adapter, self.forward, Survey(layers, neurons, self.timesteps, self.uncounted))
+
+    @contextmanager
+    def undisturbed(self, *, seed: int = 0) -> Iterator[None]:
+        """Lend the model for a pass: evaluation mode, neurons at rest, noise from `seed`; all left as found after.
+
+        Training flags, neuron state and attributes, and the random state of the CPU and of the model's devices return.
+        """
+        with left_as_found(self.net, self._stateful(), seed=seed):
+            self.net.eval()
+            self.reset()
+            yield
+
+    def _stateful(self) -> list[nn.Module]:
+        adapter = self.adapter
+        return [] if adapter is None else [m for m in self.net.modules() if adapter.is_stateful(m)]
+
+
+def model_view(net: nn.Module, example: Any, *, forward: Forward | None = None, spiking: bool = True) -> ModelView:
+    """View a model: find its framework, its synaptic layers, its neurons and its timesteps.
+
+    Args:
+        net: a feed-forward model of Linear and Conv layers with snnTorch or SpikingJelly neurons.
+        example: one batch, as the model's forward takes it: on the model's device, labels left out.
+        forward: `forward(net, batch) -> output` for models whose call is unusual, such as a loop over timesteps
+            outside of the model; by default `net(batch)`.
+        spiking: False for an ordinary network without neurons; it is seen with T = 1.
+
+    Raises:
+        ModelError: no neuron of a supported framework, or the example cannot be run.
+        NoPrunableLayers: no Linear or Conv layer was called.
+        LayoutError: time and batch cannot be told apart in what a layer was given.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> view = model_view(net, torch.rand(5, 4), spiking=False)
+        >>> [layer.name for layer in view.layers]
+        ['0', '2']
+    """
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"model_view needs a torch.nn.Module, but was given {type(net).__name__}.")
+    adapter = _adapter(net) if spiking else None
+    forward = forward or _call
+    stateful = [] if adapter is None else [m for m in net.modules() if adapter.is_stateful(m)]
+    with left_as_found(net, stateful), torch.no_grad():
+        net.eval()
+        for module in stateful:
+            assert adapter is not None
+            adapter.reset(module)
+        found = survey(net, adapter, lambda: forward(net, example))
+    return ModelView(net, adapter, forward, found)
+
+
+def _adapter(net: nn.Module) -> Adapter:
+    users = [(name, adapter) for name, adapter in loaded() if any(adapter.is_neuron(m) for m in net.modules())]
+    if len(users) > 1:
+        raise ModelError(f"the model mixes neurons of {' and '.join(name for name, _ in users)}; a view takes one framework.")
+    if not users:
+        raise ModelError(
+            f"{type(net).__name__} holds no spiking neuron of a supported framework ({', '.join(FRAMEWORKS)}). "
+            "For an ordinary network pass spiking=False."
+        )
+    return users[0][1]
+
+
+@contextmanager
+def left_as_found(net: nn.Module, stateful: Sequence[nn.Module], *, seed: int = 0) -> Iterator[None]:
+    """Return training flags, the attributes and state of stateful modules, and random states as they were."""
+    modes = [(module, module.training) for module in net.modules()]
+    states = [(module, _snapshot(module)) for module in stateful]
+    devices = sorted({p.device.index or 0 for p in net.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            for module, state in states:
+                _restore(module, state)
+
+
+def _snapshot(module: nn.Module) -> dict[str, Any]:
+    """Keep a module's own attributes; live tensors are swapped for copies, so that no pass can write on the originals."""
+    state = {k: dict(v) if k in ("_buffers", "_memories") else v for k, v in vars(module).items()}
+    for name in ("_buffers", "_memories"):
+        live = vars(module).get(name, {})
+        for key, value in live.items():
+            if isinstance(value, Tensor):
+                live[key] = value.detach().clone()
+    return state
+
+
+def _restore(module: nn.Module, state: dict[str, Any]) -> None:
+    own = vars(module)
+    for name in ("_buffers", "_memories"):
+        if name in own:
+            own[name].clear()
+            own[name].update(state[name])
+    for key in [key for key in own if key not in state]:
+        del own[key]
+    own.update({k: v for k, v in state.items() if k not in ("_buffers", "_memories")})
