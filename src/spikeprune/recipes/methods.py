@@ -1,0 +1,113 @@
+"""Methods as a recipe names them, with their papers: the table behind `[method]` and `spikeprune methods`."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from spikeprune.errors import RecipeError
+from spikeprune.kernel.allocate import Allocation, erdos_renyi, global_top_k, lamp, uniform
+from spikeprune.kernel.patterns import Channel, Pattern, Unstructured
+from spikeprune.methods import CQP, Magnitude, Random
+from spikeprune.pruner import Method
+
+PATTERNS: dict[str, Pattern] = {"unstructured": Unstructured(), "column": Channel(dim=1)}
+
+
+class MethodSpec(BaseModel):
+    """A method and its options; the name decides which options there are."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    name: str
+
+    @property
+    def label(self) -> str:
+        """The name, and the options that are not the default ones."""
+        options = self.model_dump(exclude={"name"}, exclude_defaults=True)
+        return self.name + "".join(f" {key}={value}" for key, value in options.items())
+
+
+class CQPSpec(MethodSpec):
+    """Options of CQP."""
+
+    alpha: float = Field(0.5, ge=0)
+    protect: float | None = Field(None, gt=0, le=1)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method that recipes can name: its options, how it is built from them, one line, and where it comes from."""
+
+    spec: type[MethodSpec]
+    build: Callable[[Any, Pattern, int], Method]
+    about: str
+    paper: str
+
+
+def _magnitude(allocation: Allocation) -> Callable[[Any, Pattern, int], Method]:
+    return lambda spec, pattern, seed: Magnitude(allocation=allocation, pattern=pattern)
+
+
+METHODS: dict[str, Entry] = {
+    "cqp": Entry(
+        CQPSpec,
+        lambda spec, pattern, seed: CQP(alpha=spec.alpha, protect=spec.protect, pattern=pattern),
+        "magnitude times surrogate-gradient criticality to the power alpha, one global ranking, in rounds",
+        "Hamza 2026, arXiv:2606.30676",
+    ),
+    "magnitude": Entry(
+        MethodSpec, _magnitude(global_top_k), "largest magnitude, one global ranking", "Han et al. 2015, arXiv:1506.02626"
+    ),
+    "lamp": Entry(MethodSpec, _magnitude(lamp), "largest magnitude, layers by LAMP score", "Lee et al. 2021, arXiv:2010.07611"),
+    "uniform": Entry(
+        MethodSpec, _magnitude(uniform), "largest magnitude, every layer alike", "Zhu and Gupta 2017, arXiv:1710.01878"
+    ),
+    "erk": Entry(
+        MethodSpec,
+        _magnitude(erdos_renyi),
+        "largest magnitude, Erdős-Rényi-kernel densities",
+        "Evci et al. 2020, arXiv:1911.11134",
+    ),
+    "random": Entry(MethodSpec, lambda spec, pattern, seed: Random(seed, pattern=pattern), "chance: what a score must beat", "-"),
+}
+
+
+def method_spec(entry: Any, where: str) -> MethodSpec:
+    """Check a method of a recipe: a name, or a table with a name and options.
+
+    Raises:
+        RecipeError: no name, an unknown method (the nearest is offered), or a wrong option.
+    """
+    table = {"name": entry} if isinstance(entry, str) else entry
+    if not isinstance(table, dict) or not isinstance(table.get("name"), str):
+        raise RecipeError(f'{where}: name a method, such as name = "cqp"; there are {", ".join(METHODS)}')
+    name = table["name"]
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise RecipeError(f"{where}.name: there is no method {name!r}{hint} There are {', '.join(METHODS)}")
+    spec = METHODS[name].spec
+    for key in table:
+        if key not in spec.model_fields:
+            known = [field for field in spec.model_fields if field != "name"]
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"{name} takes {', '.join(known) or 'no options'}"
+            raise RecipeError(f"{where}.{key}: unknown key; {hint}")
+    return _validated(spec, table, where)
+
+
+def _validated(spec: type[MethodSpec], table: dict[str, Any], where: str) -> MethodSpec:
+    from pydantic import ValidationError
+
+    try:
+        return spec.model_validate(table)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise RecipeError(f"{where}.{fault['loc'][-1]}: {fault['msg']}, not {fault['input']!r}") from error
+
+
+def build(spec: MethodSpec, pattern: str, seed: int) -> Method:
+    """Build the method that a recipe asks for; `seed` is that of the run, for methods that draw."""
+    return METHODS[spec.name].build(spec, PATTERNS[pattern], seed)
