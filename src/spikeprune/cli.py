@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
 
@@ -92,7 +92,7 @@ def run(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Finished run directories, or folders of them.")],
-    folder: Annotated[Path, typer.Option("--out", help="Where to write report.html, report.md and report.json.")] = Path("."),
+    folder: Annotated[Path, typer.Option("--out", help="Where to write report.html, report.md and report.json.")] = Path("comparison"),
 ) -> None:
     """Compare finished runs: one table and one report.html, seeds grouped, spread shown."""
     from spikeprune.compare import Comparison

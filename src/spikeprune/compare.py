@@ -7,9 +7,9 @@ same: outcomes carry the description of their budget, and each budget is a group
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from statistics import mean, stdev
 from typing import Any
 
+from spikeprune.findings import Spread
 from spikeprune.report import Report, table
 
 
@@ -63,25 +63,6 @@ class Outcome:
         rest = {k: v for k, v in data.items() if k not in ("curve", "report")}
         curve = tuple(Point(**point) for point in data["curve"])
         return cls(**rest, curve=curve, report=Report.from_dict(data["report"]))
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation of n values; no deviation for one."""
-
-    mean: float
-    deviation: float | None
-    n: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """Summarize values, at least one."""
-        values = list(values)
-        return cls(mean(values), stdev(values) if len(values) > 1 else None, len(values))
-
-    def __format__(self, spec: str) -> str:
-        text = format(self.mean, spec)
-        return text if self.deviation is None else f"{text} ± {format(self.deviation, spec)}"
 
 
 @dataclass(frozen=True)
@@ -147,7 +128,7 @@ class Comparison:
         """
         from spikeprune.page import comparison_page
 
-        return comparison_page(self)
+        return comparison_page(self, TITLES, CAPTION)
 
 
 TITLES = ("method", "seeds", "test accuracy %", "density %", "SynOps effective", "SynOps dense", "energy nJ", "time s", "revived")

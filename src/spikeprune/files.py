@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spikeprune.errors import StorageError
 
+METADATA = "spikeprune"
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content` to `path` in one step; on failure the earlier file stays and StorageError is raised."""
@@ -66,9 +67,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors and string metadata as one safetensors file, in one step."""
+    """Write named tensors and string metadata as one safetensors file, in one step.
+
+    Metadata goes in as one JSON entry: safetensors writes several in an order that changes, and equal content should be
+    equal bytes.
+    """
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, encode_tensors(whole, metadata=dict(metadata or {})))
+    packed = {METADATA: json.dumps(dict(metadata), sort_keys=True)} if metadata else None
+    write_bytes(path, encode_tensors(whole, metadata=packed))
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -80,9 +86,10 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     try:
         tensors: dict[str, Tensor] = decode_tensors(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = json.loads(header.get("__metadata__", {}).get(METADATA, "{}"))
     except (SafetensorError, ValueError) as error:
         raise StorageError(f"{path} is not a whole safetensors file ({error}). Copy it again, or make it anew.") from error
-    return tensors, header.get("__metadata__", {})
+    return tensors, metadata
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -127,9 +127,9 @@ class Report:
         Raises:
             MissingExtra: jinja2 or matplotlib is not installed.
         """
-        from spikeprune.page import page, profile_section
+        from spikeprune.page import report_page
 
-        return page("Network profile", [profile_section("profile", self)])
+        return report_page(self)
 
 
 def profile(view: ModelView, batches: Iterable[Any], *, energy: EnergyTable = HOROWITZ_45NM) -> Report:
@@ -142,6 +142,7 @@ def profile(view: ModelView, batches: Iterable[Any], *, energy: EnergyTable = HO
 
     Raises:
         EmptyCalibration: no batch came.
+        NonFinite: a weight or an input is NaN or infinite.
 
     Example:
         >>> from spikeprune import model_view

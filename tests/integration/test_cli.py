@@ -1,0 +1,109 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from spikeprune import cli
+from spikeprune.recipes.methods import METHODS
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """Run the command line in this process, in an empty folder; gives status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["spikeprune", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        return end.value.code or 0, out, err
+
+    return call
+
+
+def test_run_report_and_profile_work_together(call, tiny, tmp_path):
+    status, out, _ = call("run", tiny, "--seeds", 2, "prune.stages=[0.9]")
+    assert status == 0
+    folder = tmp_path / "runs" / "tiny-prune.stages=[0.9]"
+    assert (folder / "seed-0" / "report.html").exists()
+    assert (folder / "seed-1" / "report.html").exists()
+    assert all(word in out for word in ("dense", "cqp", "random", "±", "SynOps", "energy", str(folder.relative_to(tmp_path))))
+
+    assert call("run", tiny, "prune.stages=[0.9]", "method.alpha=1.0", "--out", "other")[0] == 0
+    status, out, _ = call("report", folder, "other/seed-0")
+    assert status == 0
+    joined = json.loads((tmp_path / "comparison" / "report.json").read_text())
+    assert [(o["label"], o["seed"]) for o in joined["outcomes"]] == [
+        ("dense", 0), ("cqp", 0), ("random", 0), ("dense", 1), ("cqp", 1), ("random", 1), ("cqp alpha=1.0", 0),
+    ]  # fmt: skip
+    assert "cqp alpha=1.0" in out
+
+    status, out, _ = call("profile", folder / "seed-0")
+    assert status == 0
+    assert all(word in out for word in ("cqp", "fc1", "fc2", "MAC", "lif1"))
+    status, out, _ = call("profile", folder / "seed-0", "--network", "dense", "--json")
+    assert json.loads(out)["density"] == 1.0
+
+
+def test_methods_lists_every_method_with_its_paper(call):
+    status, out, _ = call("methods")
+    assert status == 0
+    for name, entry in METHODS.items():
+        assert name in out
+        assert entry.paper.split(",")[0] in out
+
+
+def test_help_and_version(call):
+    for args in (["--help"], ["run", "--help"], ["--version"]):
+        assert call(*args)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["run", "cqp-mnits"], ["cqp-mnist"]),
+        (["run", "demo", "prune.epoch=3"], ["prune.epoch", "epochs"]),
+        (["run", "demo", "prune.stages=[1.5]"], ["prune.stages", "[0, 1)"]),
+        (["run", "demo", "prune.layers=['fc9']", "train.epochs=1"], ["fc9", "fc1, fc2, fc3"]),
+        (["run", "nowhere.toml"], ["nowhere.toml", "No such file"]),
+        (["report", "nowhere"], ["nowhere", "no run directory"]),
+        (["profile", "nowhere"], ["nowhere", "no run directory"]),
+    ],
+)
+def test_an_error_is_one_message_and_no_traceback(call, args, parts):
+    status, _, err = call(*args)
+    assert status == 1
+    assert "error:" in err
+    assert "Traceback" not in err
+    assert all(part in err for part in parts), err
+
+
+def test_an_unfinished_run_is_not_reported(call, tiny, tmp_path):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "recipe.toml").write_text(tiny.read_text())
+    status, _, err = call("report", "half")
+    assert status == 1
+    assert "not finished" in err
+
+
+def test_a_full_disk_is_one_message_and_leaves_earlier_files_intact(tiny, tmp_path):
+    """A limit on the size of files stands in for a full disk: the write itself fails, in the middle."""
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    whole = subprocess.run([sys.executable, "-m", "spikeprune", "run", tiny, "--out", "runs", "prune.stages=[0.9]"], cwd=tmp_path, env=env)
+    assert whole.returncode == 0
+    before = {f: f.read_bytes() for f in sorted((tmp_path / "runs").rglob("*")) if f.is_file()}
+    limit = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        "from spikeprune import cli; sys.argv[0] = 'spikeprune'; cli.main()"
+    )
+    args = ["run", str(tiny), "--out", "runs", "prune.stages=[0.9]", "seed=1"]
+    full = subprocess.run([sys.executable, "-c", limit, *args], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert full.returncode == 1
+    assert "error:" in full.stderr
+    assert "File too large" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert {f: f.read_bytes() for f in before} == before
+    assert not list((tmp_path / "runs").rglob("*.part"))
