@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeprune.errors import EmptyCalibration, LayoutError, MeasureError, MissingLoss, NonFinite, NotMeasured, SpikepruneError
-from spikeprune.view.layer import Layer
+from spikeprune.view.layer import Layer, Layout
 from spikeprune.view.model_view import ModelView
 
 LossFn = Callable[[Any, Any], Tensor]
@@ -102,7 +102,8 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
     Raises:
         MissingLoss: a need takes gradients and there is no loss_fn.
         EmptyCalibration: no batch came.
-        NonFinite: a gradient is NaN or infinite.
+        NonFinite: a weight, an input or a gradient is NaN or infinite.
+        LayoutError: a batch has other timesteps than the view, or calls other layers.
         MeasureError: the loss does not depend on a weight, or could not be computed.
 
     Example:
@@ -118,6 +119,8 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
     if takes_gradient and loss_fn is None:
         names = ", ".join(sorted(f"Need.{need.name}" for need in GRADIENTS & needs))
         raise MissingLoss(f"{names} takes gradients, so a loss_fn is needed: pass loss_fn=fn, where fn(output, y) is a scalar.")
+    for layer in view.layers:
+        _refuse_nonfinite(layer.weight, "weights", layer.name, "Go back to a checkpoint from before, or lower the learning rate.")
     total = _Sums(view, needs)
     with view.undisturbed(seed=seed), ExitStack() as hooks, torch.set_grad_enabled(takes_gradient):
         for handle in total.hooks():
@@ -155,7 +158,7 @@ class _Sums:
         if Need.INPUT_COUNT in self.needs:
             for layer in self.view.layers:
                 yield layer.module.register_forward_pre_hook(self._count(layer))
-        if Need.SPIKE_RATE in self.needs:
+        if self.needs - GRADIENTS:  # counts too: only neurons tell the timesteps of a layer that sees them folded
             for name, neuron in self.view.neurons.items():
                 yield neuron.register_forward_hook(self._rate(name))
 
@@ -165,15 +168,21 @@ class _Sums:
         self.calls.clear()
 
     def check_timesteps(self) -> None:
-        """All that was called must have been called for the T timesteps that the view knows, or once for all of them."""
-        for name, calls in self.calls.items():
-            if calls not in (1, self.view.timesteps):
+        """Every layer and neuron must have seen the T timesteps that the view knows, or one call for all of them."""
+        if not self.needs - GRADIENTS:
+            return
+        steps = dict.fromkeys(self.view.neurons, self.view.timesteps)
+        if Need.INPUT_COUNT in self.needs:
+            steps |= {x.name: 1 if x.layout is Layout.ONCE else self.view.timesteps for x in self.view.layers}
+        for name, expected in steps.items():
+            if self.calls[name] != expected:
                 raise LayoutError(
-                    f"{name!r} saw {calls} timesteps in batch {self.batches - 1}, but the model was viewed with {self.view.timesteps}. "
-                    "View it again with an example of the same number of timesteps."
+                    f"{name!r} saw {self.calls[name]} timesteps in batch {self.batches - 1}, but {expected} when the model was viewed. "
+                    "View it again, as it is now, with an example of the same number of timesteps."
                 )
 
     def _sample(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._refuse_nonfinite_input(args[0], self.view.layers[0].name)
         if not self.sampled:
             self.samples += self.view.layers[0].by_timestep(args[0], self.view.timesteps).shape[1]
             self.sampled = True
@@ -181,11 +190,16 @@ class _Sums:
     def _count(self, layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = layer.by_timestep(args[0].detach(), self.view.timesteps)
-            if layer.name not in self.real and not bool(((x == 0) | (x.abs() == 1)).all()):
+            if layer.name in self.real or not bool(((x == 0) | (x.abs() == 1)).all()):
+                self._refuse_nonfinite_input(x, layer.name)
                 self.real.add(layer.name)
             self._add(self.count[layer.name], layer.name, (x != 0).sum(1))
 
         return hook
+
+    def _refuse_nonfinite_input(self, x: Tensor, name: str) -> None:
+        advice = f"Check calibration batch {self.batches - 1}, and the norms before the layer."
+        _refuse_nonfinite(x, "inputs", name, advice)
 
     def _rate(self, name: str) -> Callable[[nn.Module, Any, object], None]:
         def hook(module: nn.Module, _: object, output: object) -> None:
@@ -193,7 +207,7 @@ class _Sums:
             assert adapter is not None
             fired = adapter.spikes(module, output).detach() != 0
             fired = fired if adapter.takes_sequence(module) else fired.unsqueeze(0)
-            self._add(self.spikes[name], name, fired.flatten(2).double().mean(2).sum(1))
+            self._add(self.spikes[name], name, fired.reshape(*fired.shape[:2], -1).double().mean(2).sum(1))
 
         return hook
 
@@ -211,12 +225,8 @@ class _Sums:
         for layer, grad in zip(self.view.layers, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
             if grad is None:
                 raise MeasureError(f"the loss does not depend on the weight of layer {layer.name!r}; is the output detached?")
-            if not bool(torch.isfinite(grad).all()):
-                bad = int((~torch.isfinite(grad)).sum())
-                raise NonFinite(
-                    f"{bad} of {grad.numel()} gradients of layer {layer.name!r} are NaN or infinite in calibration batch "
-                    f"{self.batches - 1}. Check the batch and the loss, or lower the learning rate that led here."
-                )
+            advice = f"Check calibration batch {self.batches - 1} and the loss, or lower the learning rate that led here."
+            _refuse_nonfinite(grad, "gradients", layer.name, advice)
             self.gradient[layer.name] = self.gradient.get(layer.name, torch.zeros_like(grad, dtype=torch.double)) + grad.abs()
 
     def means(self) -> Stats:
@@ -230,6 +240,13 @@ class _Sums:
             layers[layer.name] = LayerStats(layer.name, values, binary=layer.name not in self.real)
         rates = {name: torch.stack(list(steps.values())) / self.samples for name, steps in self.spikes.items()}
         return Stats(layers, rates if Need.SPIKE_RATE in self.needs else None, self.batches, self.samples)
+
+
+def _refuse_nonfinite(values: Tensor, what: str, name: str, advice: str) -> None:
+    finite = torch.isfinite(values.detach())
+    if not bool(finite.all()):
+        bad = int((~finite).sum())
+        raise NonFinite(f"{bad} of {values.numel()} {what} of layer {name!r} are NaN or infinite. {advice}")
 
 
 def _parts(batch: Any, device: torch.device) -> tuple[Any, Any]:

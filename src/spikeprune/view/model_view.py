@@ -6,7 +6,7 @@ an example: which layers are called, in which order, and where time and batch li
 
 import copy
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -82,9 +82,10 @@ class ModelView:
         return tuple(layer for layer in self.layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns))
 
     def clone(self) -> "ModelView":
-        """Copy the model and return a view of the copy; state is reset first, since live state cannot be copied."""
-        with self.undisturbed():
-            net = copy.deepcopy(self.net)
+        """Copy the model and return a view of the copy, whose neurons are at rest; live state cannot be copied."""
+        with left_as_found(self.net):
+            self.reset()
+            net = _copy(self.net)
         modules = dict(net.named_modules())
         layers = tuple(Layer(layer.name, modules[layer.name], layer.layout) for layer in self.layers)
         neurons = {name: modules[name] for name in self.neurons}
@@ -94,9 +95,10 @@ class ModelView:
     def undisturbed(self, *, seed: int = 0) -> Iterator[None]:
         """Lend the model for a pass: evaluation mode, neurons at rest, noise from `seed`; all left as found after.
 
-        Training flags, neuron state and attributes, and the random state of the CPU and of the model's devices return.
+        Training flags, neuron state, buffers and attributes, and the random state of the CPU and of the model's devices
+        return.
         """
-        with left_as_found(self.net, self._stateful(), seed=seed):
+        with left_as_found(self.net, seed=seed):
             self.net.eval()
             self.reset()
             yield
@@ -132,7 +134,7 @@ def model_view(net: nn.Module, example: Any, *, forward: Forward | None = None, 
     adapter = _adapter(net) if spiking else None
     forward = forward or _call
     stateful = [] if adapter is None else [m for m in net.modules() if adapter.is_stateful(m)]
-    with left_as_found(net, stateful), torch.no_grad():
+    with left_as_found(net), torch.no_grad():
         net.eval()
         for module in stateful:
             assert adapter is not None
@@ -154,18 +156,18 @@ def _adapter(net: nn.Module) -> Adapter:
 
 
 @contextmanager
-def left_as_found(net: nn.Module, stateful: Sequence[nn.Module], *, seed: int = 0) -> Iterator[None]:
-    """Return training flags, the attributes and state of stateful modules, and random states as they were."""
-    modes = [(module, module.training) for module in net.modules()]
-    states = [(module, _snapshot(module)) for module in stateful]
+def left_as_found(net: nn.Module, *, seed: int = 0) -> Iterator[None]:
+    """Return training flags, buffers, neuron state and attributes of all modules, and random states as they were."""
+    states = [(module, _snapshot(module)) for module in net.modules()]
     devices = sorted({p.device.index or 0 for p in net.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: it would seed every device of the process, and only these are put back.
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
         try:
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
             for module, state in states:
                 _restore(module, state)
 
@@ -179,6 +181,20 @@ def _snapshot(module: nn.Module) -> dict[str, Any]:
             if isinstance(value, Tensor):
                 live[key] = value.detach().clone()
     return state
+
+
+def _copy(net: nn.Module) -> nn.Module:
+    """Copy a model; what it kept of a forward is copied without its graph, which cannot be copied."""
+    live = [tensor for module in net.modules() for tensor in _tensors(vars(module)) if tensor.grad_fn is not None]
+    return copy.deepcopy(net, {id(tensor): tensor.detach().clone() for tensor in live})
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
 
 
 def _restore(module: nn.Module, state: dict[str, Any]) -> None:
