@@ -4,8 +4,6 @@ Pruning = score x pattern x allocation, decided on a schedule from one measured 
 own hooks. Start with `model_view`, then `prune` or `Pruner`, then `profile`.
 """
 
-__version__ = "0.1.0"
-
 from spikeprune import methods, metrics
 from spikeprune.errors import SpikepruneError
 from spikeprune.hold import hold
@@ -14,6 +12,7 @@ from spikeprune.masks import Masks, load, save
 from spikeprune.measure import Need, measure
 from spikeprune.pruner import Pruner, prune
 from spikeprune.report import Report, profile
+from spikeprune.version import __version__ as __version__
 from spikeprune.view.model_view import ModelView, model_view
 
 __all__ = [

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spikeprune import __version__
 from spikeprune.errors import SpikepruneError, StorageError
+from spikeprune.version import __version__
 
 app = typer.Typer(
     name="spikeprune",
@@ -92,7 +92,9 @@ def run(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Finished run directories, or folders of them.")],
-    folder: Annotated[Path, typer.Option("--out", help="Where to write report.html, report.md and report.json.")] = Path("comparison"),
+    folder: Annotated[Path, typer.Option("--out", help="Where to write report.html, report.md and report.json.")] = Path(
+        "comparison"
+    ),
 ) -> None:
     """Compare finished runs: one table and one report.html, seeds grouped, spread shown."""
     from spikeprune.compare import Comparison

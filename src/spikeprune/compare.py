@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spikeprune.findings import Spread
+from spikeprune.findings import RULE, Spread, findings
 from spikeprune.report import Report, table
 
 
@@ -115,9 +115,10 @@ class Comparison:
     def to_markdown(self) -> str:
         """Give a table a group, and the notes under it."""
         parts = []
-        for group in self.groups():
+        for group, labels in self.groups().items():
+            said = "\n".join(f"- **{label}**: {sentence}" for label, sentence in findings(labels))
             facts = "\n".join(f"- {key}: {value}" for key, value in self.notes.get(group, {}).items())
-            parts += [f"## {group}", table(TITLES, self.rows(group)), CAPTION, facts]
+            parts += [f"## {group}", said, RULE, table(TITLES, self.rows(group)), CAPTION, facts]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def to_html(self) -> str:
@@ -131,9 +132,20 @@ class Comparison:
         return comparison_page(self, TITLES, CAPTION)
 
 
-TITLES = ("method", "seeds", "test accuracy %", "density %", "SynOps effective", "SynOps dense", "energy nJ", "time s", "revived")
+TITLES = (
+    "method",
+    "seeds",
+    "test accuracy %",
+    "kept",
+    "density %",
+    "SynOps effective",
+    "SynOps dense",
+    "energy nJ",
+    "time s",
+    "revived",
+)
 CAPTION = (
-    "Mean ± sample standard deviation over seeds. Density: non-zero weights over the weights of all synaptic layers (biases not counted). "
+    "Mean ± sample standard deviation over seeds. Kept: weights that live, of those of the pruned layers. Density: non-zero weights over the weights of all synaptic layers (biases not counted). "
     "SynOps and energy: per sample, over all timesteps; effective = non-zero inputs x non-zero fan-out, dense = non-zero inputs x full "
     "fan-out. Time: pruning and fine-tuning (training, for dense). Revived: dead weights that are not zero at the end."
 )
@@ -145,6 +157,7 @@ def _row(label: str, found: list[Outcome]) -> tuple[str, ...]:
         label,
         str(len(found)),
         f"{Spread.of(100 * outcome.accuracy for outcome in found):.2f}",
+        " or ".join(sorted({f"{outcome.kept:,} / {outcome.weights:,}" for outcome in found})),
         f"{Spread.of(100 * report.density for report in reports):.2f}",
         f"{Spread.of(report.synops_effective for report in reports):,.0f}",
         f"{Spread.of(report.synops_dense for report in reports):,.0f}",

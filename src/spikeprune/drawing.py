@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spikeprune.errors import MissingExtra
-from spikeprune.findings import DENSE
+from spikeprune.findings import DENSE, Spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 5.2  # inches: with text of 10 points, still about 9 pixels when the figure is 340 pixels wide on a phone
+WIDTH = 5.0  # inches: with text of 10 points, still about 9 pixels when the figure is 340 pixels wide on a phone
 INK, FAINT = "#222222", "#d9d9d9"
 # Okabe and Ito's colours, told apart by colour-blind readers; their yellow is left out, too pale for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+HATCHES = ("", "xxx", "...")  # for bars, once the colours start over
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)), (0, (8, 1, 1, 1, 1, 1)))
 
@@ -28,6 +29,7 @@ SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "spikeprune",
     "text.parse_math": False,
+    "figure.constrained_layout.h_pad": 0.07,
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -62,14 +64,17 @@ class Look:
     color: str
     marker: str
     line: Any
+    hatch: str = ""
 
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
     """Give each label a colour, a marker and a line style; the dense network is black and solid."""
     methods = [label for label in dict.fromkeys(labels) if label != DENSE]
-    chosen = {
-        label: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], LINES[i % len(LINES)]) for i, label in enumerate(methods)
-    }
+    chosen = {}
+    for i, label in enumerate(methods):
+        cycle, color = divmod(i, len(COLORS))
+        hatch = HATCHES[cycle % len(HATCHES)]
+        chosen[label] = Look(COLORS[color], MARKERS[i % len(MARKERS)], LINES[(i + cycle) % len(LINES)], hatch)
     return {DENSE: Look(INK, ".", "-")} | chosen
 
 
@@ -120,21 +125,37 @@ def legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> N
     """Put a legend above the axes, in as many columns as fit the labels."""
     # A label that starts with an underscore would be left out.
     texts = [f" {label}" if label.startswith("_") else label for label in map(short, labels)]
-    columns = max(1, min(len(texts), 4, int(58 / (max(map(len, texts)) + 7))))
-    figure.legend(handles, texts, loc="outside upper left", ncols=columns)
+    figure.legend(handles, texts, loc="outside upper left", ncols=_columns(labels))
 
 
-def short(label: str, width: int = 44) -> str:
-    """Cut a long name in its middle, where names differ least."""
+def legend_height(labels: Sequence[str]) -> float:
+    """Give the height in inches that a legend takes; none for a single network, which needs no legend."""
+    return 0.12 + 0.19 * -(-len(labels) // _columns(labels)) if len(labels) > 1 else 0.0
+
+
+def _columns(labels: Sequence[str]) -> int:
+    return max(1, min(len(labels), 4, int(58 / (max(len(short(label)) for label in labels) + 7))))
+
+
+def short(label: str, width: int = 48) -> str:
+    """Cut a name that is too long in its middle."""
     label = label or "(model)"
     half = width // 2
     return label if len(label) <= width else f"{label[: half - 1]}…{label[-half:]}"
 
 
+def folded(label: str, width: int = 22) -> str:
+    """Set a long name on two lines, broken after a dot, a dash or a space where there is one near the middle."""
+    text = short(label, 2 * width)
+    if len(text) <= width:
+        return text
+    breaks = [i + 1 for i, sign in enumerate(text) if sign in " ._-/," and len(text) - width <= i + 1 <= width]
+    middle = min(breaks or [len(text) // 2], key=lambda i: abs(i - len(text) / 2))
+    return f"{text[:middle].strip()}\n{text[middle:]}"
+
+
 def mean_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Give mean and sample standard deviation; 0 for one value, so that nothing is drawn."""
-    from spikeprune.findings import Spread
-
     spread = Spread.of(values)
     return spread.mean, spread.deviation or 0.0
 

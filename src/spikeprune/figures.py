@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from spikeprune.drawing import INK, Look, draw, legend, mean_deviation, order, short
+from spikeprune.drawing import INK, Look, draw, folded, legend, legend_height, mean_deviation, order
 from spikeprune.findings import DENSE
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def accuracy_curve(name: str, group: "Mapping[str, Sequence[Outcome]]", styles: 
     Each panel has its own scale, since what fine-tuning wins back would hide what is left between the methods.
     """
     methods = [label for label in order(group) if any(outcome.curve for outcome in group[label])]
+    shown = [DENSE] * (DENSE in group) + methods
     dense = [100 * outcome.validation for outcome in group.get(DENSE, ())]
 
     def paint(figure: "Figure") -> None:
@@ -39,10 +40,9 @@ def accuracy_curve(name: str, group: "Mapping[str, Sequence[Outcome]]", styles: 
             panels[1].set_xlim(stops[0] - 0.1, stops[0] + 0.1)
         if _wide_enough(stops):
             panels[1].set_xticks(stops, [f"{stop:g}" for stop in stops])
-        shown = [DENSE] * bool(dense) + methods
-        legend(figure, [_line(styles[label], label != DENSE) for label in shown], shown)
+        legend(figure, [_key(styles[label], "-", label != DENSE) for label in shown], shown)
 
-    return draw(name, "Validation accuracy against sparsity", 4.9, paint)
+    return draw(name, "Validation accuracy against sparsity", 4.4 + legend_height(shown), paint)
 
 
 def spike_rates(name: str, group: "Mapping[str, Sequence[Report]]", styles: Mapping[str, Look]) -> str:
@@ -59,16 +59,16 @@ def spike_rates(name: str, group: "Mapping[str, Sequence[Report]]", styles: Mapp
         for axes, neuron in zip(panels, neurons, strict=False):
             for label in labels:
                 _rate(axes, [report.rates[neuron] for report in group[label] if neuron in report.rates], styles[label])
-            axes.set_title(short(neuron, 44 // columns))
+            axes.set_title(folded(neuron, 44 // columns))
             axes.set_ylim(0, max(axes.get_ylim()[1], 1e-6))
             axes.grid(axis="y")
             axes.xaxis.get_major_locator().set_params(integer=True)
         figure.supxlabel("timestep", fontsize=10)
         figure.supylabel("spikes a neuron", fontsize=10)
         if len(labels) > 1:
-            legend(figure, [_line(styles[label], True) for label in labels], labels)
+            legend(figure, [_key(styles[label], styles[label].line) for label in labels], labels)
 
-    return draw(name, "Spike rate of each neuron layer at each timestep", 0.9 + 1.35 * rows, paint)
+    return draw(name, "Spike rate of each neuron layer at each timestep", 0.5 + legend_height(labels) + 1.35 * rows, paint)
 
 
 def _curve(axes: "Axes", found: "Sequence[Outcome]", look: Look, moment: str, shift: float) -> None:
@@ -100,10 +100,10 @@ def _rate(axes: "Axes", found: Sequence[Sequence[float]], look: Look) -> None:
         axes.fill_between(steps, low, high, color=look.color, alpha=0.15, linewidth=0)
 
 
-def _line(look: Look, marked: bool) -> Any:
+def _key(look: Look, line: Any, marked: bool = True) -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=look.color, linestyle=look.line, marker=look.marker if marked else "")
+    return Line2D([], [], color=look.color, linestyle=line, marker=look.marker if marked else "")
 
 
 def _wide_enough(stops: Sequence[float]) -> bool:

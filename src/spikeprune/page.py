@@ -4,7 +4,7 @@ The page needs no script. Every text is escaped by the template; only the figure
 drawn, go in as they are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,43 +12,12 @@ from spikeprune.bars import density_scale, energy_split, layer_densities
 from spikeprune.drawing import Look, looks, order
 from spikeprune.errors import MissingExtra
 from spikeprune.figures import accuracy_curve, spike_rates
-from spikeprune.findings import DENSE, RULE, Spread, findings
+from spikeprune.findings import DENSE, RULE, findings
+from spikeprune.tables import Table, cost_table, measured, remarks, totals
 
 if TYPE_CHECKING:
     from spikeprune.compare import Comparison, Outcome
     from spikeprune.report import Report
-
-COST_TITLES = (
-    "layer",
-    "kind",
-    "weights",
-    "non-zero",
-    "density %",
-    "input rate",
-    "op",
-    "SynOps effective",
-    "SynOps dense",
-    "energy nJ",
-)
-COST_CAPTION = (
-    "Density: non-zero weights over the layer's weights. Input rate: share of inputs that are not zero, over timesteps. "
-    "AC: accumulate, for layers fed by spikes; MAC: multiply-accumulate, for layers fed by real values. "
-    "SynOps and energy: per sample, over all timesteps."
-)
-LEFT_OUT = (
-    "Left out: memory traffic, membrane updates, leak, norms, biases and pooling. Counts times a table are a model of "
-    "the energy, not a measurement."
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts; the first column names the row."""
-
-    titles: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str
-    name: str
 
 
 @dataclass(frozen=True)
@@ -105,11 +74,11 @@ def report_page(report: "Report") -> str:
     section = Section(
         "network",
         f"T = {report.timesteps} timesteps, mean of {report.samples:,} samples",
-        tiles=_totals(report),
-        tables=[Table(COST_TITLES, _cost_rows([report]), COST_CAPTION, "Layers")],
+        tiles=totals(report),
+        tables=[cost_table([report], "Layers")],
         plots=_cost_plots("network", group, looks(group)),
-        remarks=_remarks(group),
-        notes=_measured(group),
+        remarks=remarks(group),
+        notes=measured(group),
     )
     return render("Cost of a spiking network", [section])
 
@@ -124,8 +93,6 @@ def render(title: str, sections: Sequence[Section]) -> str:
         import jinja2
     except ImportError as error:
         raise MissingExtra.of("jinja2", "recipes", "the HTML report") from error
-    from spikeprune import __version__
-
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("spikeprune", "templates"),
         autoescape=True,
@@ -134,7 +101,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html")
-    return template.render(title=title, sections=sections, version=__version__) + "\n"
+    return template.render(title=title, sections=sections) + "\n"
 
 
 def _group(
@@ -153,13 +120,13 @@ def _group(
     return Section(
         anchor,
         name,
-        facts=[(label, styles[label].color, sentence) for label, sentence in findings(group)],
+        facts=[(label, styles[label].color, _unbroken(sentence)) for label, sentence in findings(group)],
         rule=RULE if len(group) > 1 and len(seeds) > 1 else "",
         tables=[table],
         plots=plots + _cost_plots(anchor, reports, styles),
-        remarks=_remarks(reports),
-        details=[Table(COST_TITLES, _cost_rows(found), COST_CAPTION, label) for label, found in reports.items()],
-        notes={**notes, "seeds": ", ".join(map(str, seeds)), **_measured(reports)},
+        remarks=remarks(reports),
+        details=[cost_table(found, label) for label, found in reports.items()],
+        notes={**notes, "seeds": ", ".join(map(str, seeds)), **measured(reports)},
     )
 
 
@@ -183,10 +150,11 @@ def _cost_plots(anchor: str, group: "Mapping[str, Sequence[Report]]", styles: Ma
 
 
 def _curve_caption(group: "Mapping[str, Sequence[Outcome]]") -> str:
+    shifted = " Points are set side by side where they would hide each other." if len(group) > 2 else ""
     line = " The black line is the dense network." if DENSE in group else ""
     return (
         f"Accuracy on the validation split at each target sparsity{_over(group)}. Above, after fine-tuning; below, right after pruning, "
-        f"on a scale of its own.{line} Points are set side by side where they would hide each other."
+        f"on a scale of its own.{line}{shifted}"
     )
 
 
@@ -197,51 +165,6 @@ def _over(group: Mapping[str, Sequence[Any]]) -> str:
     return f"; mean ± sample standard deviation of {' to '.join(str(n) for n in {counts[0]: 0, counts[-1]: 0})} seeds"
 
 
-def _totals(report: "Report") -> list[tuple[str, str]]:
-    return [
-        (f"{report.density:.2%}", f"density: {report.nonzero:,} of {report.weights:,} weights"),
-        (f"{report.synops_effective:,.0f}", f"SynOps effective: {report.acs:,.0f} AC + {report.macs:,.0f} MAC"),
-        (f"{report.synops_dense:,.0f}", "SynOps dense"),
-        (f"{report.energy_pj / 1000:,.2f} nJ", "energy of a sample"),
-    ]
-
-
-def _cost_rows(reports: "Sequence[Report]") -> list[tuple[str, ...]]:
-    return [_cost_row(layers) for layers in zip(*(report.layers for report in reports), strict=False)]
-
-
-def _cost_row(layers: Sequence[Any]) -> tuple[str, ...]:
-    first = layers[0]
-
-    def spread(name: str, spec: str, factor: float = 1.0) -> str:
-        return format(Spread.of(factor * getattr(layer, name) for layer in layers), spec)
-
-    return (
-        first.name or "(model)", first.kind, f"{first.weights:,}", spread("nonzero", ",.0f"), spread("density", ".2f", 100),
-        spread("input_rate", ".4f"), "AC" if first.binary_input else "MAC", spread("synops_effective", ",.0f"),
-        spread("synops_dense", ",.0f"), spread("energy_pj", ",.2f", 0.001),
-    )  # fmt: skip
-
-
-def _remarks(group: "Mapping[str, Sequence[Report]]") -> list[str]:
-    reports = [report for found in group.values() for report in found]
-    said = [f"Energy: {'; '.join(_distinct(report.energy_source for report in reports))}. {LEFT_OUT}"]
-    uncounted = _distinct(name for report in reports for name in report.uncounted)
-    if uncounted:
-        said.append(f"Not counted, since they belong to no Linear or Conv layer that was called: {', '.join(uncounted)}.")
-    if not any(report.rates for report in reports):
-        said.append("No spike rates: no neuron layer was measured.")
-    return said
-
-
-def _measured(group: "Mapping[str, Sequence[Report]]") -> dict[str, str]:
-    reports = [report for found in group.values() for report in found]
-    return {
-        "timesteps": ", ".join(_distinct(str(report.timesteps) for report in reports)),
-        "samples measured": ", ".join(_distinct(f"{report.samples:,}" for report in reports)),
-        "versions": "; ".join(_distinct(", ".join(f"{k} {v}" for k, v in report.versions.items()) for report in reports)),
-    }
-
-
-def _distinct(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
+def _unbroken(sentence: str) -> str:
+    """Keep a number with its unit and its spread on one line."""
+    return sentence.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0").replace(" nJ", "\u00a0nJ")

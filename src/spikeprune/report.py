@@ -1,6 +1,7 @@
 """What a network costs, as a value: one pass in, numbers out; to JSON, Markdown and one self-contained page."""
 
 import json
+import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from spikeprune.measure import measure
 from spikeprune.metrics import HOROWITZ_45NM, NEEDS, EnergyTable, LayerCost, costs
+from spikeprune.version import __version__
 from spikeprune.view.model_view import ModelView
 
 
@@ -158,10 +160,6 @@ def profile(view: ModelView, batches: Iterable[Any], *, energy: EnergyTable = HO
 
 def versions() -> dict[str, str]:
     """Give the versions of Python, PyTorch and spikeprune."""
-    import platform
-
-    from spikeprune import __version__
-
     return {"python": platform.python_version(), "torch": torch.__version__, "spikeprune": __version__}
 
 
