@@ -20,6 +20,7 @@ from spikeprune.errors import StorageError
 
 METADATA = "spikeprune"
 
+
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content` to `path` in one step; on failure the earlier file stays and StorageError is raised."""
     path = Path(path)

@@ -25,7 +25,10 @@ def gates(view: ModelView, masks: Masks) -> Iterator[tuple[str, nn.Parameter, Te
     for layer in view.layers:
         if layer.name in masks:
             weight = layer.weight
-            yield layer.name, weight, masks.dead(layer.name, weight.device)
+            dead = masks.dead(layer.name, weight.device)
+            if dead.shape != weight.shape:
+                masks.check(view.layers)  # raises; masks replaced meanwhile have not been checked
+            yield layer.name, weight, dead
 
 
 class Holder:
@@ -33,6 +36,7 @@ class Holder:
 
     def __init__(self, optimizer: Optimizer, view: ModelView, masks: Masks) -> None:
         refuse_unreachable(optimizer)
+        _refuse_foreign(optimizer, view)
         masks.check(view.layers)
         self.optimizer, self.view, self.masks = optimizer, view, masks
         self.bury()
@@ -52,19 +56,35 @@ class Holder:
         with torch.no_grad():
             for name, param, dead in gates(self.view, self.masks):
                 param.masked_fill_(dead, 0)
-                for key, state in self.optimizer.state.get(param, {}).items():
-                    if not torch.is_tensor(state) or state.numel() <= 1:
-                        continue
-                    if state.shape != dead.shape:
+                for key, state in _memories(self.optimizer.state.get(param, {})):
+                    if state.shape == dead.shape:
+                        state.masked_fill_(dead, 0)
+                    elif state.numel() > 1:
                         raise _unreachable(self.optimizer, f"its state {key!r} for layer {name!r} has shape {tuple(state.shape)}")
-                    state.masked_fill_(dead, 0)
 
-    def _before(self, *_: Any) -> None:
+    def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        """Mask the gradients; those that a closure is yet to make, right after it has made them."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if not callable(closure):
+            self._mask_gradients()
+            return None
+
+        def masked() -> Any:
+            loss = closure()
+            self._mask_gradients()
+            return loss
+
+        return ((args[0], masked, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": masked})
+
+    @torch.no_grad()
+    def _mask_gradients(self) -> None:
         sums = []
         for _name, param, dead in gates(self.view, self.masks):
             if param.grad is not None:
                 param.grad.masked_fill_(dead, 0)
                 sums.append(param.grad.sum())
+        if getattr(self.optimizer, "found_inf", None) is not None:
+            return  # a GradScaler hands its verdict to a fused optimizer, which then skips the step by itself
         # One look at the device a step; layer by layer only when it shows trouble (a sum may also overflow by itself).
         if sums and not math.isfinite(sum(total.to(sums[0].device) for total in sums)):
             self._refuse_non_finite()
@@ -87,7 +107,8 @@ def hold(optimizer: Optimizer, view: ModelView, masks: Masks) -> Iterator[Masks]
     replaced meanwhile (`masks.replace_`), the new ones are held from the next step on.
 
     Raises:
-        UnsupportedOptimizer: the optimizer keeps memory that is not parameter-shaped (LBFGS, Adafactor).
+        UnsupportedOptimizer: the optimizer keeps memory that is not parameter-shaped (LBFGS, Adafactor), or updates
+            nothing of the model.
         MaskMismatch: the masks belong to another model.
         NonFinite: a gradient is NaN or infinite, raised before the step is taken.
     """
@@ -106,7 +127,8 @@ def refuse_unreachable(optimizer: Optimizer) -> None:
     """
     if not isinstance(optimizer, Optimizer):
         raise UnsupportedOptimizer(f"hold needs a torch.optim.Optimizer, but was given {type(optimizer).__name__}.")
-    probe = nn.Parameter(torch.zeros(2, 3, device=optimizer.param_groups[0]["params"][0].device))
+    first = next((param for group in optimizer.param_groups for param in group["params"]), torch.zeros(1))
+    probe = nn.Parameter(torch.zeros(2, 3, device=first.device))
     accepted = inspect.signature(type(optimizer)).parameters
     try:
         trial = type(optimizer)([probe], **{k: v for k, v in optimizer.defaults.items() if k in accepted})
@@ -120,12 +142,29 @@ def refuse_unreachable(optimizer: Optimizer) -> None:
     try:
         closure()
         trial.step(closure)
-    except RuntimeError as error:
+    except Exception as error:
         raise _unreachable(optimizer, f"it cannot step on a dense 2 x 3 parameter ({error})") from error
-    for key, state in trial.state[probe].items():
-        for value in state if isinstance(state, list | tuple) else [state]:
-            if torch.is_tensor(value) and value.numel() > 1 and value.shape != probe.shape:
-                raise _unreachable(optimizer, f"its state {key!r} for a 2 x 3 parameter has shape {tuple(value.shape)}")
+    for key, state in _memories(trial.state[probe]):
+        if state.numel() > 1 and state.shape != probe.shape:
+            raise _unreachable(optimizer, f"its state {key!r} for a 2 x 3 parameter has shape {tuple(state.shape)}")
+
+
+def _refuse_foreign(optimizer: Optimizer, view: ModelView) -> None:
+    own = {id(param) for param in view.net.parameters()}
+    if not any(id(param) in own for group in optimizer.param_groups for param in group["params"]):
+        raise UnsupportedOptimizer(
+            f"this {type(optimizer).__name__} updates no parameter of the {type(view.net).__name__} that was viewed, so it cannot hold its "
+            "masks. Make the optimizer from the parameters of that very model, not of a copy."
+        )
+
+
+def _memories(state: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that an optimizer keeps of one parameter, those in lists and dicts too."""
+    if torch.is_tensor(state):
+        yield key, state
+    elif isinstance(state, dict | list | tuple):
+        for name, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from _memories(value, key or str(name))
 
 
 def _unreachable(optimizer: Optimizer, why: str) -> UnsupportedOptimizer:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeprune.errors import MaskMismatch, NonFinite, StorageError
+from spikeprune.errors import MaskMismatch, NonFinite, SparsityError, StorageError
 from spikeprune.files import read_tensors, write_tensors
 from spikeprune.kernel.patterns import Pattern
 from spikeprune.view.layer import Layer
@@ -43,6 +43,12 @@ class Masks(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._masks)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same masks for the same layers; where they lie does not matter."""
+        if not isinstance(other, Masks):
+            return NotImplemented
+        return self.keys() == other.keys() and all(torch.equal(mask.cpu(), other[name].cpu()) for name, mask in self.items())
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} layers, {sum(self.kept.values()):,} of {self.weights:,} weights kept)"
@@ -107,11 +113,15 @@ class Masks(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Masks":
-        """Read masks written by `save`."""
-        tensors, _ = read_tensors(path)
-        return cls(tensors)
+        """Read masks written by `save`.
+
+        Raises:
+            StorageError: the file is missing or damaged, or holds something else.
+        """
+        return cls(_read(path, "masks"))
 
 
+MODEL = "model and masks"
 _BELONG = "Masks belong to the model they were made for; make them anew with prune(), or load the model they go with."
 
 
@@ -120,12 +130,22 @@ def decide(layers: Iterable[Layer], scores: Mapping[str, Tensor], keep: Mapping[
 
     Raises:
         NonFinite: a score is NaN.
+        SparsityError: a layer is to keep more than is alive.
     """
     masks = {}
     for layer in layers:
         score = scores[layer.name]
         if bool(score.isnan().any()):
-            raise NonFinite(f"{int(score.isnan().sum())} of {score.numel()} scores of layer {layer.name!r} are NaN.")
+            raise NonFinite(
+                f"{int(score.isnan().sum())} of {score.numel()} scores of layer {layer.name!r} are NaN. Check its weights and what was "
+                "measured of it for NaN or infinity."
+            )
+        alive = int((score != -torch.inf).sum())
+        if keep[layer.name] > alive:
+            raise SparsityError(
+                f"layer {layer.name!r} is to keep {keep[layer.name]} of its {score.numel()} units, but earlier masks left only {alive} "
+                "alive, and what is removed stays removed. Ask for a higher sparsity, or start without those masks."
+            )
         masks[layer.name] = pattern.expand(pattern.select(score, keep[layer.name]), layer.weight)
     return Masks(masks)
 
@@ -149,17 +169,17 @@ def save(path: str | os.PathLike[str], net: nn.Module, masks: Masks | None = Non
             )
     tensors = {f"model.{name}": value for name, value in state.items()}
     tensors |= {f"mask.{name}": mask for name, mask in (masks or {}).items()}
-    write_tensors(path, tensors, {"format": FORMAT, "holds": "model and masks"})
+    write_tensors(path, tensors, {"format": FORMAT, "holds": MODEL})
 
 
 def load(path: str | os.PathLike[str], net: nn.Module) -> tuple[nn.Module, Masks]:
     """Read what `save` wrote into a model of the same shape; return it with its masks. On error it is left untouched.
 
     Raises:
-        StorageError: the file is missing or damaged.
+        StorageError: the file is missing or damaged, or holds something else.
         MaskMismatch: the file belongs to another model.
     """
-    tensors, _ = read_tensors(path)
+    tensors = _read(path, MODEL)
     state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     masks = Masks({name.removeprefix("mask."): value for name, value in tensors.items() if name.startswith("mask.")})
     own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
@@ -175,7 +195,18 @@ def load(path: str | os.PathLike[str], net: nn.Module) -> tuple[nn.Module, Masks
     for name, shape in shapes.items():
         if own.get(name.lstrip(".")) != shape:
             raise MaskMismatch(
-                f"{path} holds a mask of shape {shape} for {name!r}, where the model has {own.get(name, 'nothing')}."
+                f"{path} holds a mask of shape {shape} for {name.lstrip('.')!r}, where the model has "
+                f"{own.get(name.lstrip('.'), 'nothing')}. {_BELONG}"
             )
     net.load_state_dict(state)
     return net, masks
+
+
+def _read(path: str | os.PathLike[str], holds: str) -> dict[str, Tensor]:
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != FORMAT or metadata.get("holds") != holds:
+        raise StorageError(
+            f"{path} does not hold {holds} as this version of spikeprune writes them: its format is {metadata.get('format')!r}, its "
+            f"content {metadata.get('holds')!r}. spikeprune.load reads {MODEL}, Masks.load reads masks alone."
+        )
+    return tensors

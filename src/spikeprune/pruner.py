@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch.optim import Optimizer
 
-from spikeprune.errors import MaskMismatch, NonFinite
+from spikeprune.errors import MaskMismatch, NonFinite, NoPrunableLayers
 from spikeprune.hold import Holder
 from spikeprune.kernel.allocate import kept
 from spikeprune.kernel.schedules import Schedule
@@ -48,10 +48,11 @@ def prune(
         calibration: batches that the method measures; see `measure`. Methods that need nothing read none.
         loss_fn: for methods that take gradients.
         layers: names or shell patterns of the layers to prune; None is all of them.
-        masks: masks already in force; what they removed stays removed.
+        masks: masks already in force; what they removed stays removed, and those of layers not chosen are returned too.
 
     Raises:
-        SparsityError: outside [0, 1), or more than can be met.
+        SparsityError: outside [0, 1), or one that cannot be met.
+        NoPrunableLayers: a name or pattern fits no layer, or no layer is chosen.
         NonFinite: a weight or a gradient is NaN or infinite.
         MissingLoss, EmptyCalibration: the method needs what was not given.
 
@@ -62,10 +63,18 @@ def prune(
         >>> masks.kept, int((net.weight != 0).sum())
         ({'': 2}, 2)
     """
-    chosen = view.select(layers)
+    chosen = _select(view, layers)
     new = _decide(view, method, sparsity, calibration, loss_fn, chosen, masks)
-    new.apply_(chosen)
+    new.apply_(view.layers)
     return new
+
+
+def _select(view: ModelView, names: str | Iterable[str] | None) -> tuple[Layer, ...]:
+    chosen = view.select(names)
+    if not chosen:
+        known = ", ".join(layer.name for layer in view.layers)
+        raise NoPrunableLayers(f"layers is empty, so there is nothing to prune. Name some of {known}, or pass None for all.")
+    return chosen
 
 
 def _decide(
@@ -85,9 +94,9 @@ def _decide(
                 f"{bad} of {layer.weight.numel()} weights of layer {layer.name!r} are NaN or infinite. Go back to a checkpoint from "
                 "before training diverged."
             )
-    force = Masks({}) if masks is None else masks.check(chosen)
+    force = Masks({}) if masks is None else masks.check(view.layers)
     stats = measure(view, calibration, method.needs, loss_fn=loss_fn) if method.needs else Stats({}, None, 0, 0)
-    return method(chosen, stats, force, sparsity)
+    return Masks({**force, **method(chosen, stats, force, sparsity)})
 
 
 class Pruner:
@@ -95,6 +104,9 @@ class Pruner:
 
     The loop stays yours and gains one line: `pruner.step()` after `optimizer.step()`. Call it once before the loop as
     well if the schedule's step 0 is to prune before any training.
+
+    Args as for `prune`; with `schedule` for the sparsity: step -> sparsity, or None when nothing is due. A `calibration`
+    is read at every update, so it must be a list or a DataLoader, not a generator.
 
     Attributes:
         masks: the masks in force; empty until the first update.
@@ -122,7 +134,9 @@ class Pruner:
     ) -> None:
         self.view, self.method, self.schedule = view, method, schedule
         self.calibration, self.loss_fn = calibration, loss_fn
-        self.layers = view.select(layers)
+        self.layers = _select(view, layers)
+        for target in getattr(schedule, "targets", ()):
+            kept(1, target)  # refuse a bad target now, not in the middle of training
         self.masks = Masks({})
         self.steps = 0
         self._holders: list[Holder] = []
@@ -149,10 +163,7 @@ class Pruner:
     def update(self, sparsity: float) -> Masks:
         """Measure and decide now, whatever the schedule says; returns the masks in force."""
         new = _decide(self.view, self.method, sparsity, self.calibration, self.loss_fn, self.layers, self.masks or None)
-        self.masks.replace_(new)
-        self.masks.apply_(self.layers)
-        for holder in self._holders:
-            holder.bury()
+        self._enforce(new)
         return self.masks
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,9 +178,12 @@ class Pruner:
         """
         if not {"steps", "masks"} <= state.keys():
             raise MaskMismatch(f"this is not a pruner's state: it has {sorted(state)}, not 'steps' and 'masks'.")
-        masks = Masks(state["masks"]).check(self.layers)
+        masks = Masks(state["masks"]).check(self.view.layers)
         self.steps = state["steps"]
+        self._enforce(masks)
+
+    def _enforce(self, masks: Masks) -> None:
         self.masks.replace_(masks)
-        self.masks.apply_(self.layers)
+        self.masks.apply_(self.view.layers)
         for holder in self._holders:
             holder.bury()

@@ -2,7 +2,7 @@
 
 An allocation is a function `(scores, sparsity) -> keep`: scores of every layer, a mapping from layer name to one score
 a unit; the sparsity asked of all of them together; and the integer count that each layer keeps. A fraction becomes a
-count in `kept` and nowhere else.
+count in `kept` and nowhere else. Units that score minus infinity are dead already: none is counted on again.
 """
 
 import math
@@ -29,10 +29,21 @@ def kept(units: int, sparsity: float) -> int:
         >>> kept(784, 0.9)
         78
     """
-    if not (isinstance(sparsity, int | float) and 0 <= sparsity < 1):
-        hint = f" Did you mean {sparsity / 100:g}?" if isinstance(sparsity, int | float) and 1 < sparsity < 100 else ""
+    number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
+    if not (number and 0 <= sparsity < 1):
+        hint = f" Did you mean {sparsity / 100:g}?" if number and 1 < sparsity < 100 else ""
         raise SparsityError(f"sparsity is {sparsity!r}, but must be a fraction in [0, 1): the share that is removed.{hint}")
     return units - math.floor(sparsity * units + 0.5)
+
+
+def reachable(units: int, needed: int) -> float:
+    """Return the highest sparsity, in as few digits as make it exact, that leaves `needed` of `units`.
+
+    Example:
+        >>> reachable(1000, 3), kept(1000, 0.997)
+        (0.997, 3)
+    """
+    return round((units - needed) / units, len(str(units)))
 
 
 def uniform(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
@@ -42,7 +53,7 @@ def uniform(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
         >>> uniform({"a": torch.ones(10), "b": torch.ones(100)}, 0.9)
         {'a': 1, 'b': 10}
     """
-    return {name: max(kept(score.numel(), sparsity), min(floor, score.numel())) for name, score in scores.items()}
+    return {name: max(kept(score.numel(), sparsity), min(floor, _alive(score))) for name, score in scores.items()}
 
 
 def global_top_k(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
@@ -51,7 +62,7 @@ def global_top_k(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
     Ties go to the earlier layer, then to the lower index.
 
     Raises:
-        SparsityError: the floors alone are more than the sparsity leaves.
+        SparsityError: the floors alone are more than the sparsity leaves, or more is dead already than it removes.
 
     Example:
         >>> global_top_k({"a": torch.tensor([5.0, 4.0, 3.0]), "b": torch.tensor([1.0])}, 0.5)
@@ -59,8 +70,9 @@ def global_top_k(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
     """
     owner = torch.cat([torch.full((score.numel(),), i) for i, score in enumerate(scores.values())])
     flat = torch.cat([score.detach().flatten().double().cpu() for score in scores.values()])
-    floors = [min(floor, score.numel()) for score in scores.values()]
-    budget = _budget(len(flat), sparsity, sum(floors))
+    alive = [_alive(score) for score in scores.values()]
+    floors = [min(floor, count) for count in alive]
+    budget = _budget(len(flat), sparsity, sum(floors), sum(alive))
     order = flat.argsort(descending=True, stable=True)
     keep = torch.tensor(floors)
     # The best `floor` units of a layer are its first in the ranking: they are taken already, the rest compete.
@@ -83,7 +95,7 @@ def erdos_renyi(scores: Scores, sparsity: float, *, kernel: bool = True, floor: 
     Source: Mocanu et al. 2018 (Erdős-Rényi); Evci et al. 2020, arXiv:1911.11134 (the kernel form).
 
     Raises:
-        SparsityError: a score is not weight-shaped, or the floors are more than the sparsity leaves.
+        SparsityError: a score is not weight-shaped; else as `global_top_k`.
 
     Example:
         >>> erdos_renyi({"a": torch.ones(10, 10), "b": torch.ones(30, 30)}, 0.8)
@@ -92,15 +104,18 @@ def erdos_renyi(scores: Scores, sparsity: float, *, kernel: bool = True, floor: 
     for name, score in scores.items():
         if score.dim() < 2:
             raise SparsityError(
-                f"erdos_renyi needs weight-shaped scores, but those of layer {name!r} have shape {tuple(score.shape)}."
+                f"erdos_renyi needs weight-shaped scores, but those of layer {name!r} have shape {tuple(score.shape)}. Use it with "
+                "the pattern Unstructured()."
             )
-    sizes = {name: score.numel() for name, score in scores.items()}
-    share = {
-        name: sum(score.shape if kernel else score.shape[:2]) / math.prod(score.shape if kernel else score.shape[:2])
-        for name, score in scores.items()
-    }
-    budget = _budget(sum(sizes.values()), sparsity, sum(min(floor, size) for size in sizes.values()))
-    return _apportion(_capped(share, sizes, budget), sizes, budget, floor)
+    weight = {}
+    for name, score in scores.items():
+        axes = score.shape if kernel else score.shape[:2]
+        weight[name] = score.numel() * sum(axes) / math.prod(axes)
+    room = {name: _alive(score) for name, score in scores.items()}
+    floors = {name: min(floor, alive) for name, alive in room.items()}
+    units = sum(score.numel() for score in scores.values())
+    budget = _budget(units, sparsity, sum(floors.values()), sum(room.values()))
+    return _apportion(_capped(weight, room, budget), room, floors, budget)
 
 
 @overload
@@ -139,38 +154,47 @@ def _lamp(score: Tensor) -> Tensor:
     return out.masked_fill(dead, -torch.inf).view_as(score)
 
 
-def _budget(units: int, sparsity: float, floors: int) -> int:
+def _alive(score: Tensor) -> int:
+    return int((score != -torch.inf).sum())
+
+
+def _budget(units: int, sparsity: float, floors: int, alive: int) -> int:
     budget = kept(units, sparsity)
     if budget < floors:
         raise SparsityError(
             f"sparsity {sparsity} keeps {budget} of {units} units, but the layers must keep {floors} together so that none "
-            f"is emptied. Ask for at most {1 - floors / units:.6g}."
+            f"is emptied. Ask for at most {reachable(units, floors)}."
+        )
+    if budget > alive:
+        raise SparsityError(
+            f"sparsity {sparsity} keeps {budget} of {units} units, but earlier masks left only {alive} alive, and what is removed "
+            f"stays removed. Ask for at least {reachable(units, alive)}."
         )
     return budget
 
 
-def _capped(share: Mapping[str, float], sizes: Mapping[str, int], budget: int) -> dict[str, float]:
-    """Scale shares to sum to the budget; a layer that would pass its size stays dense."""
-    dense: set[str] = set()
+def _capped(weight: Mapping[str, float], room: Mapping[str, int], budget: int) -> dict[str, float]:
+    """Share the budget out by weight; a layer that would pass its room gets that, and the rest is shared again."""
+    full: set[str] = set()
     while True:
-        rest = [name for name in sizes if name not in dense]
-        left = budget - sum(sizes[name] for name in dense)
-        scale = left / sum(share[name] * sizes[name] for name in rest) if rest else 0.0
-        over = {name for name in rest if scale * share[name] > 1}
+        rest = [name for name in room if name not in full]
+        left = budget - sum(room[name] for name in full)
+        scale = left / sum(weight[name] for name in rest) if rest else 0.0
+        over = {name for name in rest if scale * weight[name] > room[name]}
         if not over:
-            return {name: float(sizes[name]) if name in dense else scale * share[name] * sizes[name] for name in sizes}
-        dense |= over
+            return {name: float(room[name]) if name in full else scale * weight[name] for name in room}
+        full |= over
 
 
-def _apportion(quota: Mapping[str, float], sizes: Mapping[str, int], budget: int, floor: int) -> Keep:
+def _apportion(quota: Mapping[str, float], room: Mapping[str, int], floors: Mapping[str, int], budget: int) -> Keep:
     """Round quotas to whole units that sum to the budget: largest remainders first, earlier layers on ties."""
-    keep = {name: max(min(math.floor(q), sizes[name]), min(floor, sizes[name])) for name, q in quota.items()}
+    keep = {name: max(min(math.floor(q), room[name]), floors[name]) for name, q in quota.items()}
     by_remainder = sorted(quota, key=lambda name: keep[name] - quota[name])
     while (missing := budget - sum(keep.values())) != 0:
         step = 1 if missing > 0 else -1
         for name in by_remainder if step > 0 else reversed(by_remainder):
-            room = keep[name] < sizes[name] if step > 0 else keep[name] > min(floor, sizes[name])
-            if room and missing:
+            free = keep[name] < room[name] if step > 0 else keep[name] > floors[name]
+            if free and missing:
                 keep[name] += step
                 missing -= step
     return keep

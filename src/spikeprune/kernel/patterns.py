@@ -88,7 +88,7 @@ class Channel:
 
     Example:
         >>> Channel(dim=1).reduce(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
-        tensor([2., 3.])
+        tensor([2., 3.], dtype=torch.float64)
     """
 
     dim: int
@@ -98,8 +98,8 @@ class Channel:
             raise SparsityError(f"Channel(dim={self.dim}) is not supported; Channel(dim=1) prunes input channels (columns).")
 
     def reduce(self, score: Tensor) -> Tensor:
-        """Return the mean score of each input channel, shape (C_in,); a channel with a dead weight is dead."""
-        return score.transpose(0, 1).flatten(1).mean(1)
+        """Return the mean score of each input channel, float64 (C_in,); a channel with a dead weight is dead."""
+        return score.transpose(0, 1).flatten(1).double().mean(1)
 
     def select(self, score: Tensor, keep: int) -> Tensor:
         """Keep the `keep` best input channels."""

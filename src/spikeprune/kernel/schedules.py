@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from spikeprune.errors import ScheduleError
+from spikeprune.kernel.allocate import kept
 
 
 @runtime_checkable
@@ -41,7 +42,7 @@ class Staircase:
 
 @dataclass(frozen=True)
 class Cubic:
-    """Rise from `initial` to `target` along 1 - (1 - x)^3, due every `every` steps from `start` to `stop`."""
+    """Rise from sparsity `initial` to `target` along 1 - (1 - x)^3, due every `every` steps from `start` to `stop`."""
 
     target: float
     start: int
@@ -54,6 +55,10 @@ class Cubic:
             raise ScheduleError(
                 f"need 0 <= start < stop and every >= 1; got start {self.start}, stop {self.stop}, every {self.every}."
             )
+        for sparsity in (self.initial, self.target):
+            kept(1, sparsity)  # refuse a bad one now, not in the middle of training
+        if self.initial > self.target:
+            raise ScheduleError(f"sparsity must rise, but falls from initial {self.initial} to target {self.target}.")
 
     def __call__(self, step: int) -> float | None:
         """Return the sparsity due at `step`; the full target falls due at `stop`, whatever `every` is."""

@@ -70,6 +70,6 @@ class Random:
             # float64, so that ties, which would favour the lower index, practically do not occur
             luck = torch.rand(units.shape, generator=generator, dtype=torch.double)
             mask = masks.get(layer.name)
-            alive = None if mask is None else self.pattern.reduce(mask.double().cpu()) > 0
+            alive = None if mask is None else self.pattern.reduce(mask.double().cpu()) == 1
             scores[layer.name] = held_down(luck, alive)
         return decide(layers, scores, self.allocation(scores, sparsity), self.pattern)

@@ -8,10 +8,10 @@ Reading of the paper
             and dead weights must be masked in the gradient and in the weight. In the author's notebooks: criticality is
             the mean over batches of |dL/dw| through all timesteps, divided by its largest (here, in each layer); the score
             of an input column is its mean magnitude times its criticality to the power alpha; alpha = 0.5 was best; and
-            columns of criticality at or above a threshold are protected.
+            columns of criticality above a threshold are protected.
   inferred  the weight-level form, |w| * criticality^alpha with both taken weight by weight; several layers share one ranking.
   differs   criticality is measured in evaluation mode, without dropout and input noise, so that the same weights and
-            data give the same masks. The removed count is rounded to nearest where the notebooks truncate. If protection
+            data give the same masks. A criticality equal to the threshold is protected too. The removed count is rounded to nearest where the notebooks truncate. If protection
             leaves too few weights to remove, that is an error that names the reachable sparsity, not a silent shortfall.
 """
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from spikeprune.errors import MeasureError, SparsityError
-from spikeprune.kernel.allocate import global_top_k, kept
+from spikeprune.kernel.allocate import global_top_k, kept, reachable
 from spikeprune.kernel.patterns import Pattern, Unstructured
 from spikeprune.kernel.scores import held_down, magnitude, unit
 from spikeprune.masks import Masks, decide
@@ -69,7 +69,7 @@ class CQP:
             if self.protect is not None:
                 score = score.masked_fill(critical >= self.protect, torch.inf)  # the constraint
             mask = masks.get(layer.name)
-            scores[layer.name] = held_down(score, None if mask is None else self.pattern.reduce(mask.double()) > 0)
+            scores[layer.name] = held_down(score, None if mask is None else self.pattern.reduce(mask.double()) == 1)
         self._refuse_overprotection(scores, sparsity)
         return decide(layers, scores, global_top_k(scores, sparsity), self.pattern)
 
@@ -84,9 +84,10 @@ class CQP:
 
     def _refuse_overprotection(self, scores: dict[str, Tensor], sparsity: float) -> None:
         units = sum(score.numel() for score in scores.values())
-        safe = sum(int((score == torch.inf).sum()) for score in scores.values())
-        if safe > kept(units, sparsity):
+        safe = [int((score == torch.inf).sum()) for score in scores.values()]
+        needed = sum(max(1, count) for count in safe)  # a layer keeps its best unit, protected or not
+        if any(safe) and needed > kept(units, sparsity):
             raise SparsityError(
-                f"protect={self.protect} protects {safe} of {units} units, but sparsity {sparsity} keeps only {kept(units, sparsity)}. "
-                f"Ask for at most {1 - safe / units:.4g}, or raise protect."
+                f"protect={self.protect} protects {sum(safe)} of {units} units, but sparsity {sparsity} keeps only "
+                f"{kept(units, sparsity)}. Ask for at most {reachable(units, needed)}, or raise protect."
             )

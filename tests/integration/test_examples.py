@@ -1,0 +1,30 @@
+"""What newcomers copy must run: the README's example and the files in examples/."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["prune_snntorch.py", "prune_spikingjelly.py"])
+def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        runpy.run_path(str(ROOT / "examples" / name))
+    out = capsys.readouterr().out
+    assert "pruned to" in out
+    assert "SynOps effective" in out
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    with torch.random.fork_rng():
+        exec(compile(blocks[0], "README.md", "exec"), {})
+    assert "SynOps effective" in capsys.readouterr().out
+    assert (tmp_path / "pruned.safetensors").exists()
