@@ -1,6 +1,6 @@
 """Your own snnTorch network and your own loop: train, prune in stages while training goes on, measure, save.
 
-    python examples/prune_snntorch.py
+python examples/prune_snntorch.py
 """
 
 import snntorch as snn

@@ -1,6 +1,6 @@
 """A SpikingJelly convolutional network, multi-step, pruned in one shot and held at zero while it is fine-tuned.
 
-    python examples/prune_spikingjelly.py
+python examples/prune_spikingjelly.py
 """
 
 import torch

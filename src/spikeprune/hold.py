@@ -53,14 +53,13 @@ class Holder:
 
     def bury(self) -> None:
         """Zero dead weights and all that the optimizer remembers of them."""
-        with torch.no_grad():
-            for name, param, dead in gates(self.view, self.masks):
-                param.masked_fill_(dead, 0)
-                for key, state in _memories(self.optimizer.state.get(param, {})):
-                    if state.shape == dead.shape:
-                        state.masked_fill_(dead, 0)
-                    elif state.numel() > 1:
-                        raise _unreachable(self.optimizer, f"its state {key!r} for layer {name!r} has shape {tuple(state.shape)}")
+        for name, param, dead in gates(self.view, self.masks):
+            self.masks.zero_(name, param)
+            for key, state in _memories(self.optimizer.state.get(param, {})):
+                if state.shape == dead.shape:
+                    self.masks.zero_(name, state)
+                elif state.numel() > 1:
+                    raise _unreachable(self.optimizer, f"its state {key!r} for layer {name!r} has shape {tuple(state.shape)}")
 
     def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """Mask the gradients; those that a closure is yet to make, right after it has made them."""
@@ -79,9 +78,9 @@ class Holder:
     @torch.no_grad()
     def _mask_gradients(self) -> None:
         sums = []
-        for _name, param, dead in gates(self.view, self.masks):
+        for name, param, _ in gates(self.view, self.masks):
             if param.grad is not None:
-                param.grad.masked_fill_(dead, 0)
+                self.masks.zero_(name, param.grad)
                 sums.append(param.grad.sum())
         if getattr(self.optimizer, "found_inf", None) is not None:
             return  # a GradScaler hands its verdict to a fused optimizer, which then skips the step by itself

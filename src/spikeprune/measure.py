@@ -58,8 +58,9 @@ class LayerStats:
 
     def _read(self, need: Need) -> Tensor:
         if need not in self._values:
+            frozen = ", and see that the layer's weight is not frozen" if need in GRADIENTS else ""
             raise NotMeasured(
-                f"{need.value} of layer {self._name!r} was not gathered; add Need.{need.name} to the needs of measure()."
+                f"{need.value} of layer {self._name!r} was not gathered; add Need.{need.name} to the needs of measure(){frozen}."
             )
         return self._values[need]
 
@@ -121,6 +122,8 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
         raise MissingLoss(f"{names} takes gradients, so a loss_fn is needed: pass loss_fn=fn, where fn(output, y) is a scalar.")
     for layer in view.layers:
         _refuse_nonfinite(layer.weight, "weights", layer.name, "Go back to a checkpoint from before, or lower the learning rate.")
+    if takes_gradient and not any(layer.weight.requires_grad for layer in view.layers):
+        raise MeasureError("the weights of all layers are frozen; set requires_grad to measure gradients.")
     total = _Sums(view, needs)
     with view.undisturbed(seed=seed), ExitStack() as hooks, torch.set_grad_enabled(takes_gradient):
         for handle in total.hooks():
@@ -218,11 +221,9 @@ class _Sums:
             sums[t] = sums[t] + step if t in sums else step.double()
 
     def add_gradients(self, loss: Tensor) -> None:
-        weights = [layer.weight for layer in self.view.layers]
-        frozen = [layer.name for layer in self.view.layers if not layer.weight.requires_grad]
-        if frozen:
-            raise MeasureError(f"the weight of layer {frozen[0]!r} is frozen; set requires_grad to measure its gradient.")
-        for layer, grad in zip(self.view.layers, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+        layers = [layer for layer in self.view.layers if layer.weight.requires_grad]
+        grads = torch.autograd.grad(loss, [layer.weight for layer in layers], allow_unused=True)
+        for layer, grad in zip(layers, grads, strict=True):
             if grad is None:
                 raise MeasureError(f"the loss does not depend on the weight of layer {layer.name!r}; is the output detached?")
             advice = f"Check calibration batch {self.batches - 1} and the loss, or lower the learning rate that led here."

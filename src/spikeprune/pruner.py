@@ -154,11 +154,10 @@ class Pruner:
     def step(self) -> bool:
         """Count one training step and update the masks if the schedule says so; True when they changed."""
         target = self.schedule(self.steps)
+        if target is not None:
+            self.update(target)
         self.steps += 1
-        if target is None:
-            return False
-        self.update(target)
-        return True
+        return target is not None
 
     def update(self, sparsity: float) -> Masks:
         """Measure and decide now, whatever the schedule says; returns the masks in force."""

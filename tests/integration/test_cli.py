@@ -92,7 +92,9 @@ def test_an_unfinished_run_is_not_reported(call, tiny, tmp_path):
 def test_a_full_disk_is_one_message_and_leaves_earlier_files_intact(tiny, tmp_path):
     """A limit on the size of files stands in for a full disk: the write itself fails, in the middle."""
     env = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    whole = subprocess.run([sys.executable, "-m", "spikeprune", "run", tiny, "--out", "runs", "prune.stages=[0.9]"], cwd=tmp_path, env=env)
+    whole = subprocess.run(
+        [sys.executable, "-m", "spikeprune", "run", tiny, "--out", "runs", "prune.stages=[0.9]"], cwd=tmp_path, env=env
+    )
     assert whole.returncode == 0
     before = {f: f.read_bytes() for f in sorted((tmp_path / "runs").rglob("*")) if f.is_file()}
     limit = (

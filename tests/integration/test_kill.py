@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from run_facts import facts
 
+from run_facts import facts
 from spikeprune.recipes.config import load_recipe
-from spikeprune.recipes.rundir import RunDir
 from spikeprune.recipes.run import run
+from spikeprune.recipes.rundir import RunDir
 
 # The run in a process of its own, which says when its imports are done, so that kills hit the run itself.
 CHILD = """
@@ -26,7 +26,9 @@ run(load_recipe(sys.argv[1]), sys.argv[2])
 
 
 def start(recipe: Path, folder: Path) -> subprocess.Popen[bytes]:
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(recipe), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(recipe), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert child.stdout is not None
     assert child.stdout.readline() == b"ready\n"
     return child

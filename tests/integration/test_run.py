@@ -2,9 +2,9 @@ import json
 
 import pytest
 import torch
-from run_facts import facts
 from safetensors.torch import load_file
 
+from run_facts import facts
 from spikeprune.errors import StorageError
 from spikeprune.kernel.allocate import kept
 from spikeprune.masks import Masks
@@ -50,7 +50,9 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny, tmp_pat
 
 
 def test_one_shot_without_fine_tuning_leaves_surviving_weights_as_they_were(tiny, tmp_path):
-    comparison = run(load_recipe(str(tiny), ["prune.epochs=0", "prune.layers=['fc1']", "baselines=['magnitude']"]), tmp_path / "run")
+    comparison = run(
+        load_recipe(str(tiny), ["prune.epochs=0", "prune.layers=['fc1']", "baselines=['magnitude']"]), tmp_path / "run"
+    )
     dense = load_file(tmp_path / "run" / "networks" / "dense" / "model.safetensors")
     for outcome in comparison.outcomes[1:]:
         pruned = load_file(tmp_path / "run" / "networks" / outcome.label / "model.safetensors")

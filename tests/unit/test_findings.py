@@ -16,7 +16,9 @@ def test_spread_has_the_sample_deviation():
     assert f"{Spread.of([10.0, 20.0]):.1f}" == "15.0 ± 7.1"
 
 
-@pytest.mark.parametrize(("mean", "deviation", "clear"), [(1.0, 0.9, True), (-1.0, 0.9, True), (1.0, 1.0, False), (1.0, None, None)])
+@pytest.mark.parametrize(
+    ("mean", "deviation", "clear"), [(1.0, 0.9, True), (-1.0, 0.9, True), (1.0, 1.0, False), (1.0, None, None)]
+)
 def test_a_difference_is_clear_when_it_is_larger_than_its_deviation(mean, deviation, clear):
     assert Spread(mean, deviation, 3).clear is clear
 

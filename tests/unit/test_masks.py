@@ -250,3 +250,25 @@ def test_a_state_that_would_need_pickle_is_refused(tmp_path):
     with pytest.raises(StorageError, match=r"state '_extra_state' is dict, not a tensor; it cannot be saved without pickle"):
         save(tmp_path / "x", Odd(1, 1))
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_zero_gives_positive_zero_from_anything_and_touches_nothing_alive(dtype):
+    masks = Masks({"fc": torch.tensor([[True, False, False], [False, True, False]])})
+    tensor = torch.tensor([[-1.5, -2.0, torch.nan], [torch.inf, torch.nan, 0.0]], dtype=dtype)
+    masks.zero_("fc", tensor)
+    assert tensor[0, 0] == -1.5
+    assert tensor[1, 1].isnan()
+    dead = tensor[~masks["fc"]]
+    assert torch.equal(dead, torch.zeros(4, dtype=dtype))
+    assert not dead.signbit().any()
+
+
+def test_zero_reaches_through_strides_and_follows_replaced_masks():
+    masks = Masks({"fc": torch.tensor([[True, False], [True, True], [False, True]])})
+    base = torch.ones(2, 3)
+    masks.zero_("fc", base.T)
+    assert base.tolist() == [[1, 1, 0], [0, 1, 1]]
+    masks.replace_(Masks({"fc": torch.zeros(3, 2, dtype=torch.bool)}))
+    masks.zero_("fc", base.T)
+    assert base.tolist() == [[0, 0, 0], [0, 0, 0]]

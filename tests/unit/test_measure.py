@@ -312,13 +312,6 @@ def test_a_layer_behind_a_detached_output():
         measure(model_view(Detached(), noise(T, N, 6)), labelled((6,)), GRADIENT, loss_fn=loss)
 
 
-def test_a_frozen_weight():
-    net = jelly()
-    net[2].weight.requires_grad_(False)
-    with pytest.raises(MeasureError, match="the weight of layer '2' is frozen; set requires_grad"):
-        measure(model_view(net, noise(T, N, 6)), labelled((6,)), GRADIENT, loss_fn=loss)
-
-
 @pytest.mark.parametrize("timesteps", [1, 2, 8])
 @pytest.mark.parametrize("needs", [COUNT, RATE])
 @pytest.mark.parametrize(("make", "shape", "forward"), NETS.values(), ids=NETS)
@@ -386,3 +379,18 @@ def test_no_activation_outlives_its_batch():
         handle.remove()
     assert len(seen) == 4 * T * 3 * 2
     assert alive[1] == alive[2] == alive[3] <= T * 3 * 2
+
+
+def test_a_frozen_layer_is_passed_over_and_all_frozen_is_an_error():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    view = model_view(net, torch.rand(2, 3), spiking=False)
+    batch = [(torch.rand(2, 3), torch.tensor([0, 1]))]
+    net[0].weight.requires_grad_(False)
+    stats = measure(view, batch, {Need.WEIGHT_GRADIENT}, loss_fn=nn.functional.cross_entropy)
+    assert stats["1"].weight_gradient.shape == (2, 4)
+    with pytest.raises(NotMeasured, match="not frozen"):
+        _ = stats["0"].weight_gradient
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(MeasureError, match="all layers are frozen"):
+        measure(view, batch, {Need.WEIGHT_GRADIENT}, loss_fn=nn.functional.cross_entropy)

@@ -115,9 +115,7 @@ class Recipe(Table):
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
         sizes = "-".join(str(size) for size in self.net.hidden)
         layers = "all layers" if self.prune.layers == ["*"] else " ".join(self.prune.layers)
-        rounds = (
-            f"{len(self.prune.stages)} stage{'s'[: len(self.prune.stages) > 1]}, {self.prune.epochs} epochs of fine-tuning each"
-        )
+        rounds = f"{len(self.prune.stages)} stage{'s' * (len(self.prune.stages) != 1)}, {self.prune.epochs} epoch{'s' * (self.prune.epochs != 1)} of fine-tuning each"
         return f"{self.data.name}, LIF MLP {sizes}, T = {self.net.timesteps}, {layers} to {self.prune.stages[-1]:.0%} in {rounds} (budget {digest})"
 
     def to_toml(self) -> str:

@@ -40,7 +40,11 @@ def test_another_method_drops_the_options_of_the_first():
 def test_a_path_gives_the_recipe_its_name(tmp_path):
     file = tmp_path / "my.toml"
     recipe = load_recipe("demo")
-    file.write_text("\n".join(line for line in recipe.to_toml().splitlines() if not line.startswith("name =") or "cqp" in line or "fashion" in line))
+    file.write_text(
+        "\n".join(
+            line for line in recipe.to_toml().splitlines() if not line.startswith("name =") or "cqp" in line or "fashion" in line
+        )
+    )
     assert load_recipe(str(file)).name == "my"
 
 
