@@ -51,3 +51,11 @@ $(VENV)/.recipes: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	touch $@ $(VENV)/.recipes
+
+# The figures of results/: about half an hour on two cores. Needs MNIST and Fashion-MNIST; see docs/guides/data.md.
+RECIPES := cqp-fc1-oneshot cqp-fc1-rounds cqp-mnist cqp-fashion
+.PHONY: results
+results: $(VENV)/.recipes
+	for recipe in $(RECIPES); do \
+	  $(BIN)/spikeprune run $$recipe --seeds 3 && cp runs/$$recipe/report.md results/$$recipe.md && cp runs/$$recipe/report.json results/$$recipe.json || exit 1; \
+	done
