@@ -1,8 +1,7 @@
 """Outcomes made by hand, for the tests of what is written about them: a net of three layers, T = 4."""
 
-from spikeprune.compare import Comparison, Outcome, Point
 from spikeprune.metrics import LayerCost
-from spikeprune.report import Report
+from spikeprune.report import Comparison, Outcome, Point, Report
 
 SIZES = {"fc1": 2000, "fc2": 400, "fc3": 40}
 

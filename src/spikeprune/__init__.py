@@ -9,9 +9,10 @@ from spikeprune.errors import SpikepruneError
 from spikeprune.hold import hold
 from spikeprune.kernel import allocate, patterns, schedules
 from spikeprune.masks import Masks, load, save
-from spikeprune.measure import Need, measure
+from spikeprune.measure import measure
 from spikeprune.pruner import Pruner, prune
 from spikeprune.report import Report, profile
+from spikeprune.stats import Need
 from spikeprune.version import __version__ as __version__
 from spikeprune.view.model_view import ModelView, model_view
 

@@ -1,9 +1,11 @@
 """The command line. The only room that prints; an error is one message, never a traceback."""
 
+import re
 import sys
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +15,13 @@ from rich.table import Table
 from spikeprune.errors import SpikepruneError, StorageError
 from spikeprune.version import __version__
 
+if TYPE_CHECKING:
+    from spikeprune.report import Comparison
+
+RECIPES = ", ".join(
+    sorted(Path(str(f)).stem for f in resources.files("spikeprune.recipes").iterdir() if str(f).endswith(".toml"))
+)
+
 app = typer.Typer(
     name="spikeprune",
     help="Make trained spiking neural networks small, sparse and measurably cheaper.",
@@ -20,8 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-out = Console(width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True)
+# No markup: names and values of users may hold square brackets.
+out = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+err = Console(markup=False, highlight=False, stderr=True)
 
 
 def main() -> None:
@@ -31,19 +41,16 @@ def main() -> None:
     except SpikepruneError as error:
         _fail(str(error))
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
+        what = error.filename or "a file"
         _fail(
-            f"cannot use{where}: {error.strerror or error}. Nothing finished was lost; free some space or mend the path, and run again."
+            f"cannot use {what}: {error.strerror or error}. Nothing finished was lost; free some space or mend the path, and run again."
         )
 
 
-def _fail(message: str) -> None:
-    err.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
-    sys.exit(1)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def _fail(message: str, status: int = 1) -> None:
+    err.print("error:", style="bold red", end=" ")
+    err.print(message, soft_wrap=True)
+    sys.exit(status)
 
 
 def _version(wanted: bool) -> None:
@@ -59,34 +66,53 @@ def options(
     """Make trained spiking neural networks small, sparse and measurably cheaper."""
 
 
-@app.command()
+@app.command(
+    help=f"Run a recipe, or finish an interrupted run of it; each seed gets a directory of its own. Shipped recipes: {RECIPES}."
+)
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (see below) or a .toml file.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe, a .toml file, or a run directory to go on with.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value on top of it: seed=3 method.alpha=0.25")] = None,
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="Where to keep the runs; by default runs/RECIPE[-OVERRIDES].")
-    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where the runs go; by default runs/RECIPE[-OVERRIDES].")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Run so many seeds, from the recipe's on, and compare them.")] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete a run that is there and start anew.")] = False,
 ) -> None:
-    """Run a recipe, or finish an interrupted run of it; each seed gets a directory of its own.
+    """Run a recipe for one or more seeds and compare them."""
+    from spikeprune.recipes.config import load_recipe
+    from spikeprune.report import Comparison
 
-    Shipped recipes: demo, cqp-mnist, cqp-fashion, cqp-fc1-oneshot, cqp-fc1-rounds.
-    """
-    from spikeprune.compare import Comparison
+    overrides = overrides or []
+    if (Path(recipe) / "recipe.toml").exists():
+        _refuse_with_directory(recipe, overrides, folder, seeds)
+        done = _one(str(Path(recipe) / "recipe.toml"), [], Path(recipe), fresh)
+        return _show(done, Path(recipe))
+    first = load_recipe(recipe, overrides)
+    folder = folder or Path("runs") / _slug(first.name, overrides)
+    if (folder / "recipe.toml").exists():
+        raise StorageError(
+            f"{folder} is a run directory itself; --out names the folder that runs go into, such as {folder.parent}."
+        )
+    places = [folder / f"seed-{seed}" for seed in range(first.seed, first.seed + seeds)]
+    parts = [_one(recipe, [*overrides, f"seed={first.seed + i}"], place, fresh) for i, place in enumerate(places)]
+    return _show(Comparison.joined(parts), folder if seeds > 1 else places[0])
+
+
+def _refuse_with_directory(recipe: str, overrides: Sequence[str], folder: Path | None, seeds: int) -> None:
+    if overrides or folder or seeds > 1:
+        raise StorageError(f"{recipe} is a run directory, whose recipe is fixed; go on with it alone: spikeprune run {recipe}")
+
+
+def _one(recipe: str, overrides: Sequence[str], path: Path, fresh: bool) -> "Comparison":
     from spikeprune.recipes.config import load_recipe
     from spikeprune.recipes.run import run as run_recipe
 
-    overrides = overrides or []
-    first = load_recipe(recipe, overrides)
-    folder = folder or Path("runs") / _slug(first.name, overrides)
-    parts = []
-    for seed in range(first.seed, first.seed + seeds):
-        path = folder / f"seed-{seed}"
-        out.print(f"[bold]{first.name}[/], seed {seed} → {path}", highlight=False)
+    resolved = load_recipe(recipe, overrides)
+    out.print(f"{resolved.name}, seed {resolved.seed} → {path}", soft_wrap=True)
+    try:
         with Bar() as bar:
-            parts.append(run_recipe(load_recipe(recipe, [*overrides, f"seed={seed}"]), path, watch=bar, fresh=fresh))
-    _show(Comparison.joined(parts), folder if seeds > 1 else path)
+            return run_recipe(resolved, path, watch=bar, fresh=fresh)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; go on where it stood with: spikeprune run {path}", status=130)
+        raise
 
 
 @app.command()
@@ -97,14 +123,9 @@ def report(
     ),
 ) -> None:
     """Compare finished runs: one table and one report.html, seeds grouped, spread shown."""
-    from spikeprune.compare import Comparison
+    from spikeprune.report import Comparison
 
-    parts = []
-    for path in [found for given in runs for found in _finished(given)]:
-        from spikeprune.files import read_json
-
-        parts.append(Comparison.from_dict(read_json(path / "report.json")))
-    _show(Comparison.joined(parts), folder)
+    _show(Comparison.joined(_read(path) for given in runs for path in _finished(given)), folder)
 
 
 @app.command()
@@ -114,16 +135,17 @@ def profile(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the layers of a run's network: weights, density, rates, SynOps, energy."""
-    from spikeprune.compare import Comparison
-    from spikeprune.files import read_json
     from spikeprune.recipes.rundir import RunDir
 
-    label = network or RunDir(run).recipe().method.label
-    found = {o.label: o for o in Comparison.from_dict(read_json(_finished(run)[0] / "report.json")).outcomes}
+    path, *more = _finished(run)
+    if more:
+        raise StorageError(f"{run} holds {1 + len(more)} runs; name one, such as {path}.")
+    label = network or RunDir(path).recipe().method.label
+    found = {outcome.label: outcome for outcome in _read(path).outcomes}
     if label not in found:
-        raise StorageError(f"{run} has no network {label!r}; it has {', '.join(found)}.")
+        raise StorageError(f"{path} has no network {label!r}; it has {', '.join(found)}.")
     chosen = found[label].report
-    print(chosen.to_json() if as_json else f"{run}: {label}\n\n{chosen.to_markdown()}", end="")  # noqa: T201
+    print(chosen.to_json() if as_json else f"{path}: {label}\n\n{chosen.to_markdown()}", end="")  # noqa: T201
 
 
 @app.command()
@@ -149,7 +171,7 @@ class Bar:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(*columns, console=err)
+        self._progress = Progress(*columns, console=err, disable=not err.is_terminal)
         self._task: TaskID | None = None
 
     def __enter__(self) -> "Bar":
@@ -170,35 +192,39 @@ class Bar:
 
 
 def _slug(name: str, overrides: Sequence[str]) -> str:
-    parts = [name, *(text.replace("/", "_") for text in sorted(overrides) if not text.startswith("seed="))]
-    return "-".join(part.replace(" ", "").replace("'", "").replace('"', "") for part in parts)
+    """Make a folder's name of a recipe and its overrides; the seed has a folder of its own."""
+    text = "-".join([name, *sorted(text for text in overrides if not text.startswith("seed="))])
+    return re.sub(r"[^\w.=,\[\]]+", "-", text).strip("-.")
+
+
+def _read(path: Path) -> "Comparison":
+    from spikeprune.files import read_json
+    from spikeprune.report import Comparison
+
+    return Comparison.from_dict(read_json(path / "report.json"))
 
 
 def _finished(path: Path) -> list[Path]:
     """Find finished runs at or right below a path."""
     if (path / "recipe.toml").exists():
         if not (path / "report.json").exists():
-            raise StorageError(f"{path} is not finished; go on with: spikeprune run {path / 'recipe.toml'} --out {path.parent}")
+            raise StorageError(f"{path} is not finished; go on with: spikeprune run {path}")
         return [path]
     below = sorted(file.parent for file in path.glob("*/recipe.toml"))
     if not below:
-        raise StorageError(f"{path} is no run directory and holds none.")
+        raise StorageError(f"{path} is no run directory and holds none. Make one with: spikeprune run RECIPE")
     return [found for folder in below for found in _finished(folder)]
 
 
-def _show(comparison: "Comparison", folder: Path) -> None:  # type: ignore[name-defined] # noqa: F821
-    from spikeprune.compare import TITLES
+def _show(comparison: "Comparison", folder: Path) -> None:
     from spikeprune.files import write_text
+    from spikeprune.report.compare import TITLES
 
     for group in comparison.groups():
         table = Table(*TITLES, title=group, title_justify="left")
         for row in comparison.rows(group):
             table.add_row(*row)
         out.print(table)
-    for name, content in (
-        ("report.json", comparison.to_json()),
-        ("report.md", comparison.to_markdown()),
-        ("report.html", comparison.to_html()),
-    ):
-        write_text(folder / name, content)
-    out.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    for name, content in (("json", comparison.to_json()), ("md", comparison.to_markdown()), ("html", comparison.to_html())):
+        write_text(folder / f"report.{name}", content)
+    out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)

@@ -5,6 +5,7 @@
     SpikepruneError
     ├── SparsityError        a sparsity outside [0, 1), or one that no allocation can meet
     ├── ScheduleError        a schedule whose targets or steps make no sense
+    ├── MethodError          something that is no method, pattern or allocation
     ├── ModelError           a model we cannot view
     │   ├── NoPrunableLayers     nothing to prune, or a layer name that fits none
     │   └── LayoutError          a tensor whose time or batch axis cannot be told
@@ -33,6 +34,10 @@ class SparsityError(SpikepruneError, ValueError):
 
 class ScheduleError(SpikepruneError, ValueError):
     """A schedule whose targets or steps make no sense."""
+
+
+class MethodError(SpikepruneError, TypeError):
+    """Something given as a method, or as a part of one, that is none."""
 
 
 class ModelError(SpikepruneError):

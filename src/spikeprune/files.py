@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as decode_tensors
 from safetensors.torch import save as encode_tensors
@@ -22,9 +21,13 @@ METADATA = "spikeprune"
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write `content` to `path` in one step; on failure the earlier file stays and StorageError is raised."""
-    path = Path(path)
+    """Write `content` to `path` in one step; on failure the earlier file stays and StorageError is raised.
+
+    A link stays a link: the file that it points to is written. Folders, devices and pipes are refused.
+    """
+    path = Path(os.path.realpath(path))
     try:
+        _refuse_special(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
@@ -93,9 +96,12 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     return tensors, metadata
 
 
-def same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same bits in the same shape."""
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+def _refuse_special(path: Path) -> None:
+    """Refuse what a new file may not replace; a link that is still one after resolving leads round in a circle."""
+    if path.is_symlink():
+        raise StorageError(f"cannot write {path}: the link leads back to itself. Remove it, or choose another name.")
+    if path.exists() and not path.is_file():
+        raise StorageError(f"cannot write {path}: it is a folder or a device, not a file. Choose another name.")
 
 
 def _umask() -> int:

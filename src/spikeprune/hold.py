@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spikeprune.errors import NonFinite, UnsupportedOptimizer
-from spikeprune.masks import Masks
+from spikeprune.masks import Masks, refuse_other
 from spikeprune.view.model_view import ModelView
 
 
@@ -37,6 +37,7 @@ class Holder:
     def __init__(self, optimizer: Optimizer, view: ModelView, masks: Masks) -> None:
         refuse_unreachable(optimizer)
         _refuse_foreign(optimizer, view)
+        refuse_other(masks)
         masks.check(view.layers)
         self.optimizer, self.view, self.masks = optimizer, view, masks
         self.bury()
@@ -110,6 +111,17 @@ def hold(optimizer: Optimizer, view: ModelView, masks: Masks) -> Iterator[Masks]
             nothing of the model.
         MaskMismatch: the masks belong to another model.
         NonFinite: a gradient is NaN or infinite, raised before the step is taken.
+
+    Example:
+        >>> from spikeprune import methods, model_view, prune
+        >>> net = nn.Linear(4, 2)
+        >>> view, optimizer = model_view(net, torch.rand(1, 4), spiking=False), torch.optim.Adam(net.parameters())
+        >>> masks = prune(view, methods.Magnitude(), 0.75)
+        >>> with hold(optimizer, view, masks):
+        ...     net(torch.ones(1, 4)).sum().backward()
+        ...     optimizer.step()
+        >>> int((net.weight != 0).sum())
+        2
     """
     holder = Holder(optimizer, view, masks)
     try:

@@ -139,6 +139,15 @@ MODEL = "model and masks"
 _BELONG = "Masks belong to the model they were made for; make them anew with prune(), or load the model they go with."
 
 
+def refuse_other(masks: object) -> None:
+    """Raise MaskMismatch if what was given for masks is something else, such as a plain dict."""
+    if not isinstance(masks, Masks):
+        raise MaskMismatch(
+            f"masks is {type(masks).__name__}, but must be Masks, as prune() returns them; make them from bool tensors with "
+            "Masks({name: tensor, ...}), True keeps."
+        )
+
+
 def decide(layers: Iterable[Layer], scores: Mapping[str, Tensor], keep: Mapping[str, int], pattern: Pattern) -> Masks:
     """Keep the `keep[name]` best units of each layer.
 
@@ -174,15 +183,28 @@ def save(path: str | os.PathLike[str], net: nn.Module, masks: Masks | None = Non
 
     Raises:
         StorageError: the file cannot be written, or the state holds something other than tensors.
+        MaskMismatch: the masks belong to another model.
+
+    Example:
+        >>> import os, tempfile
+        >>> net = nn.Linear(2, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "net.safetensors")
+        ...     save(path, net, Masks({"": torch.tensor([[True, False]])}))
+        ...     os.listdir(folder)
+        ['net.safetensors']
     """
+    masks = Masks({}) if masks is None else masks
+    refuse_other(masks)
     state: dict[str, Any] = net.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise StorageError(
                 f"the model's state {name!r} is {type(value).__name__}, not a tensor; it cannot be saved without pickle."
             )
+    _refuse_foreign(masks, {name: tuple(value.shape) for name, value in state.items()}, "cannot save: there is")
     tensors = {f"model.{name}": value for name, value in state.items()}
-    tensors |= {f"mask.{name}": mask for name, mask in (masks or {}).items()}
+    tensors |= {f"mask.{name}": mask for name, mask in masks.items()}
     write_tensors(path, tensors, {"format": FORMAT, "holds": MODEL})
 
 
@@ -192,6 +214,15 @@ def load(path: str | os.PathLike[str], net: nn.Module) -> tuple[nn.Module, Masks
     Raises:
         StorageError: the file is missing or damaged, or holds something else.
         MaskMismatch: the file belongs to another model.
+
+    Example:
+        >>> import os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "net.safetensors")
+        ...     save(path, nn.Linear(2, 1), Masks({"": torch.tensor([[True, False]])}))
+        ...     net, masks = load(path, nn.Linear(2, 1))
+        >>> masks.kept
+        {'': 1}
     """
     tensors = _read(path, MODEL)
     state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
@@ -205,15 +236,19 @@ def load(path: str | os.PathLike[str], net: nn.Module) -> tuple[nn.Module, Masks
             f"{path} belongs to another model: {len(wrong)} entries differ, first {first!r} (file: {theirs.get(first, 'absent')}, "
             f"model: {own.get(first, 'absent')}). Build the model as it was when it was saved."
         )
-    shapes = {f"{name}.weight": tuple(mask.shape) for name, mask in masks.items()}
-    for name, shape in shapes.items():
-        if own.get(name.lstrip(".")) != shape:
-            raise MaskMismatch(
-                f"{path} holds a mask of shape {shape} for {name.lstrip('.')!r}, where the model has "
-                f"{own.get(name.lstrip('.'), 'nothing')}. {_BELONG}"
-            )
+    _refuse_foreign(masks, own, f"{path} holds")
     net.load_state_dict(state)
     return net, masks
+
+
+def _refuse_foreign(masks: Masks, own: Mapping[str, tuple[int, ...]], told: str) -> None:
+    """Raise MaskMismatch, which begins with `told`, if a mask fits no weight among a model's own shapes."""
+    for layer, mask in masks.items():
+        name = f"{layer}.weight".lstrip(".")
+        if own.get(name) != tuple(mask.shape):
+            raise MaskMismatch(
+                f"{told} a mask of shape {tuple(mask.shape)} for {name!r}, where the model has {own.get(name, 'nothing')}. {_BELONG}"
+            )
 
 
 def _read(path: str | os.PathLike[str], holds: str) -> dict[str, Tensor]:

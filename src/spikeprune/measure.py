@@ -1,96 +1,33 @@
 """One instrumented pass over calibration data: running sums only, nothing kept per sample.
 
 The model is lent, not taken: it runs in evaluation mode, and its mode, neuron state, gradients, attributes and random
-state are found afterwards as they were. Sums are float64, since they decide what is pruned.
+state are found afterwards as they were (`left_as_found` says what that leaves out). Sums are float64, since they decide
+what is pruned.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack
-from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikeprune.errors import EmptyCalibration, LayoutError, MeasureError, MissingLoss, NonFinite, NotMeasured, SpikepruneError
-from spikeprune.view.layer import Layer, Layout
+from spikeprune.errors import EmptyCalibration, LayoutError, MeasureError, MissingLoss, NonFinite, SpikepruneError
+from spikeprune.stats import GRADIENTS, LayerStats, Need, Stats
+from spikeprune.view.layer import Layer, Layout, check_weights, refuse_nonfinite
 from spikeprune.view.model_view import ModelView
+
+__all__ = ["LossFn", "Need", "Stats", "measure"]
 
 LossFn = Callable[[Any, Any], Tensor]
 
 
-class Need(Enum):
-    """A statistic that a method or a metric asks the pass for."""
-
-    WEIGHT_GRADIENT = "weight_gradient"
-    """Mean over batches of |dL/dw|, through the surrogate and all timesteps; of the weight's shape."""
-    INPUT_COUNT = "input_count"
-    """Mean number of non-zero inputs a sample; (T, channels, space ...), or (1, ...) for a layer called once a pass."""
-    SPIKE_RATE = "spike_rate"
-    """Spikes a neuron and timestep of every neuron layer; (T,), read from `Stats.rates`."""
-
-
-GRADIENTS = frozenset({Need.WEIGHT_GRADIENT})
-
-
-class LayerStats:
-    """What was gathered of one layer; reading what was not gathered raises NotMeasured."""
-
-    def __init__(self, name: str, values: Mapping[Need, Tensor], *, binary: bool) -> None:
-        self._name, self._values, self._binary = name, values, binary
-
-    @property
-    def weight_gradient(self) -> Tensor:
-        """Mean over batches of |dL/dw|, float64, of the weight's shape."""
-        return self._read(Need.WEIGHT_GRADIENT)
-
-    @property
-    def input_count(self) -> Tensor:
-        """Mean number of non-zero inputs a sample, float64: (T, channels, space ...), or (1, ...) if called once a pass."""
-        return self._read(Need.INPUT_COUNT)
-
-    @property
-    def binary_input(self) -> bool:
-        """Whether every input seen was -1, 0 or 1: then a synapse adds; otherwise it multiplies and adds."""
-        self._read(Need.INPUT_COUNT)
-        return self._binary
-
-    def _read(self, need: Need) -> Tensor:
-        if need not in self._values:
-            frozen = ", and see that the layer's weight is not frozen" if need in GRADIENTS else ""
-            raise NotMeasured(
-                f"{need.value} of layer {self._name!r} was not gathered; add Need.{need.name} to the needs of measure(){frozen}."
-            )
-        return self._values[need]
-
-
-class Stats(Mapping[str, LayerStats]):
-    """Means from one pass, by layer name, and how large the pass was."""
-
-    def __init__(self, layers: Mapping[str, LayerStats], rates: Mapping[str, Tensor] | None, batches: int, samples: int) -> None:
-        self._layers, self._rates = layers, rates
-        self.batches, self.samples = batches, samples
-
-    @property
-    def rates(self) -> Mapping[str, Tensor]:
-        """Spikes a neuron and timestep, float64 (T,), by the neuron layer's name."""
-        if self._rates is None:
-            raise NotMeasured("spike rates were not gathered; add Need.SPIKE_RATE to the needs of measure().")
-        return self._rates
-
-    def __getitem__(self, name: str) -> LayerStats:
-        return self._layers[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layers)
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-
 def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_fn: LossFn | None = None, seed: int = 0) -> Stats:
     """Run the model over `batches` once and gather what is needed.
+
+    The model is left as it was found, but for what its own forward changes in place on its attributes: an item appended
+    to a list or a counter in a dict stays.
 
     Args:
         view: the model.
@@ -105,7 +42,7 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
         EmptyCalibration: no batch came.
         NonFinite: a weight, an input or a gradient is NaN or infinite.
         LayoutError: a batch has other timesteps than the view, or calls other layers.
-        MeasureError: the loss does not depend on a weight, or could not be computed.
+        MeasureError: the model cannot run a batch; the loss depends on no layer's weight, or cannot be computed.
 
     Example:
         >>> from spikeprune import model_view
@@ -113,29 +50,23 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
         >>> measure(view, [torch.tensor([[0.5, 0.0]])], {Need.INPUT_COUNT})[""].input_count
         tensor([[1., 0.]], dtype=torch.float64)
     """
-    unknown = [need for need in needs if not isinstance(need, Need)]
-    if unknown:
-        raise MeasureError(f"needs must be members of spikeprune.Need; got {unknown}.")
-    takes_gradient = bool(GRADIENTS & needs)
-    if takes_gradient and loss_fn is None:
-        names = ", ".join(sorted(f"Need.{need.name}" for need in GRADIENTS & needs))
-        raise MissingLoss(f"{names} takes gradients, so a loss_fn is needed: pass loss_fn=fn, where fn(output, y) is a scalar.")
-    for layer in view.layers:
-        _refuse_nonfinite(layer.weight, "weights", layer.name, "Go back to a checkpoint from before, or lower the learning rate.")
-    if takes_gradient and not any(layer.weight.requires_grad for layer in view.layers):
+    _check_needs(needs, loss_fn)
+    _check_batches(batches)
+    check_weights(view.layers)
+    if GRADIENTS & needs and not any(layer.weight.requires_grad for layer in view.layers):
         raise MeasureError("the weights of all layers are frozen; set requires_grad to measure gradients.")
     total = _Sums(view, needs)
-    with view.undisturbed(seed=seed), ExitStack() as hooks, torch.set_grad_enabled(takes_gradient):
+    with view.undisturbed(seed=seed), ExitStack() as hooks, torch.set_grad_enabled(bool(GRADIENTS & needs)):
         for handle in total.hooks():
             hooks.callback(handle.remove)
-        for batch in batches:
+        for number, batch in enumerate(batches):
             x, y = _parts(batch, view.device)
             total.begin()
-            out = view(x)
+            out = _run(view, x, number)
             total.check_timesteps()
-            if takes_gradient:
+            if GRADIENTS & needs:
                 assert loss_fn is not None
-                total.add_gradients(_loss(loss_fn, out, y, total.batches - 1))
+                total.add_gradients(_loss(loss_fn, out, y, number))
     if not total.samples:
         raise EmptyCalibration(
             "the calibration data held no batch. Pass a list or a DataLoader with at least one; a generator is empty the second time."
@@ -161,9 +92,8 @@ class _Sums:
         if Need.INPUT_COUNT in self.needs:
             for layer in self.view.layers:
                 yield layer.module.register_forward_pre_hook(self._count(layer))
-        if self.needs - GRADIENTS:  # counts too: only neurons tell the timesteps of a layer that sees them folded
-            for name, neuron in self.view.neurons.items():
-                yield neuron.register_forward_hook(self._rate(name))
+        for name, neuron in self.view.neurons.items():  # always: only they tell the timesteps of a folded layer
+            yield neuron.register_forward_hook(self._rate(name) if Need.SPIKE_RATE in self.needs else self._tick(name))
 
     def begin(self) -> None:
         self.batches += 1
@@ -172,8 +102,6 @@ class _Sums:
 
     def check_timesteps(self) -> None:
         """Every layer and neuron must have seen the T timesteps that the view knows, or one call for all of them."""
-        if not self.needs - GRADIENTS:
-            return
         steps = dict.fromkeys(self.view.neurons, self.view.timesteps)
         if Need.INPUT_COUNT in self.needs:
             steps |= {x.name: 1 if x.layout is Layout.ONCE else self.view.timesteps for x in self.view.layers}
@@ -200,9 +128,16 @@ class _Sums:
 
         return hook
 
+    def _tick(self, name: str) -> Callable[[nn.Module, Any, object], None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], _: object) -> None:
+            assert self.view.adapter is not None
+            self.calls[name] += args[0].shape[0] if self.view.adapter.takes_sequence(module) else 1
+
+        return hook
+
     def _refuse_nonfinite_input(self, x: Tensor, name: str) -> None:
         advice = f"Check calibration batch {self.batches - 1}, and the norms before the layer."
-        _refuse_nonfinite(x, "inputs", name, advice)
+        refuse_nonfinite(x, "inputs", name, advice)
 
     def _rate(self, name: str) -> Callable[[nn.Module, Any, object], None]:
         def hook(module: nn.Module, _: object, output: object) -> None:
@@ -222,12 +157,16 @@ class _Sums:
 
     def add_gradients(self, loss: Tensor) -> None:
         layers = [layer for layer in self.view.layers if layer.weight.requires_grad]
-        grads = torch.autograd.grad(loss, [layer.weight for layer in layers], allow_unused=True)
+        grads: tuple[Tensor | None, ...] = torch.autograd.grad(loss, [layer.weight for layer in layers], allow_unused=True)
+        if all(grad is None for grad in grads):
+            raise MeasureError(
+                f"the loss of calibration batch {self.batches - 1} depends on the weight of no layer. Is the output detached?"
+            )
         for layer, grad in zip(layers, grads, strict=True):
-            if grad is None:
-                raise MeasureError(f"the loss does not depend on the weight of layer {layer.name!r}; is the output detached?")
+            if grad is None:  # a head that this loss does not use; it counts as zero if other batches reach it
+                continue
             advice = f"Check calibration batch {self.batches - 1} and the loss, or lower the learning rate that led here."
-            _refuse_nonfinite(grad, "gradients", layer.name, advice)
+            refuse_nonfinite(grad, "gradients", layer.name, advice)
             self.gradient[layer.name] = self.gradient.get(layer.name, torch.zeros_like(grad, dtype=torch.double)) + grad.abs()
 
     def means(self) -> Stats:
@@ -238,16 +177,49 @@ class _Sums:
                 values[Need.WEIGHT_GRADIENT] = self.gradient[layer.name] / self.batches
             if Need.INPUT_COUNT in self.needs:
                 values[Need.INPUT_COUNT] = torch.stack(list(self.count[layer.name].values())) / self.samples
-            layers[layer.name] = LayerStats(layer.name, values, binary=layer.name not in self.real)
+            absent = {need: _no_gradient(layer) for need in GRADIENTS & self.needs}
+            layers[layer.name] = LayerStats(layer.name, values, binary=layer.name not in self.real, absent=absent)
         rates = {name: torch.stack(list(steps.values())) / self.samples for name, steps in self.spikes.items()}
         return Stats(layers, rates if Need.SPIKE_RATE in self.needs else None, self.batches, self.samples)
 
 
-def _refuse_nonfinite(values: Tensor, what: str, name: str, advice: str) -> None:
-    finite = torch.isfinite(values.detach())
-    if not bool(finite.all()):
-        bad = int((~finite).sum())
-        raise NonFinite(f"{bad} of {values.numel()} {what} of layer {name!r} are NaN or infinite. {advice}")
+def _no_gradient(layer: Layer) -> str:
+    if not layer.weight.requires_grad:
+        return ": its weight is frozen; set requires_grad, or leave the layer out (layers=...)."
+    return ": the loss does not depend on its weight. Undo a detach() behind it, use its output in the loss, or leave it out (layers=...)."
+
+
+def _check_needs(needs: Set[Need], loss_fn: LossFn | None) -> None:
+    unknown = [need for need in needs if not isinstance(need, Need)]
+    if unknown:
+        raise MeasureError(f"needs must be members of spikeprune.Need; got {unknown}.")
+    if GRADIENTS & needs and loss_fn is None:
+        names = ", ".join(sorted(f"Need.{need.name}" for need in GRADIENTS & needs))
+        raise MissingLoss(f"{names} takes gradients, so a loss_fn is needed: pass loss_fn=fn, where fn(output, y) is a scalar.")
+
+
+def _check_batches(batches: Any) -> None:
+    for part in batches if isinstance(batches, tuple) else (batches,):
+        if isinstance(part, Tensor):
+            raise MeasureError(
+                f"this is one batch in place of batches: a {type(batches).__name__} with a tensor of shape {tuple(part.shape)}. "
+                "Put batches in a list: [x], or [(x, y)] with targets."
+            )
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise MeasureError(f"{type(batches).__name__} gives no batches; pass a list or a DataLoader.")
+
+
+def _run(view: ModelView, x: Any, batch: int) -> Any:
+    try:
+        return view(x)
+    except SpikepruneError:
+        raise
+    except Exception as error:
+        shape = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
+        raise MeasureError(
+            f"{type(view.net).__name__} could not run batch {batch}, of {shape}: {type(error).__name__}: {error}. A batch must be as "
+            "the example of the view was: the same axes and sizes, except for the number of samples."
+        ) from error
 
 
 def _parts(batch: Any, device: torch.device) -> tuple[Any, Any]:

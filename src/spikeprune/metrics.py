@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeprune.measure import Need, Stats
+from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer, apply_synapses
 from spikeprune.view.model_view import ModelView
 
@@ -28,6 +28,13 @@ class EnergyTable:
     """Energy of one operation, in picojoule, and where the figures come from.
 
     Left out: memory traffic, membrane updates, leak, norms. Counts times a table are a model, not a measurement.
+
+    Example:
+        >>> from spikeprune import measure, model_view
+        >>> chip = EnergyTable(ac=0.5, mac=2.0, source="data sheet of my chip")
+        >>> view = model_view(torch.nn.Linear(4, 2), torch.ones(1, 4), spiking=False)
+        >>> costs(view, measure(view, [torch.ones(1, 4)], NEEDS), chip)[0].energy_pj
+        4.0
     """
 
     ac: float

@@ -1,18 +1,20 @@
 """When masks change, and who holds them in between. Enforcement is automatic, decisions are explicit."""
 
 from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
-import torch
 from torch.optim import Optimizer
 
-from spikeprune.errors import MaskMismatch, NonFinite, NoPrunableLayers
+from spikeprune.errors import MaskMismatch, MethodError, NoPrunableLayers, ScheduleError
 from spikeprune.hold import Holder
 from spikeprune.kernel.allocate import kept
 from spikeprune.kernel.schedules import Schedule
-from spikeprune.masks import Masks
-from spikeprune.measure import LossFn, Need, Stats, measure
-from spikeprune.view.layer import Layer
+from spikeprune.masks import Masks, refuse_other
+from spikeprune.measure import LossFn, measure
+from spikeprune.stats import Need, Stats
+from spikeprune.view.layer import Layer, check_weights
 from spikeprune.view.model_view import ModelView
 
 
@@ -54,17 +56,20 @@ def prune(
         SparsityError: outside [0, 1), or one that cannot be met.
         NoPrunableLayers: a name or pattern fits no layer, or no layer is chosen.
         NonFinite: a weight or a gradient is NaN or infinite.
-        MissingLoss, EmptyCalibration: the method needs what was not given.
+        MissingLoss, EmptyCalibration, NotMeasured: the method needs what was not given, or cannot be measured.
+        MethodError: the method is none.
+        MaskMismatch: the masks belong to another model.
 
     Example:
+        >>> import torch
         >>> from spikeprune import methods, model_view
         >>> net = torch.nn.Linear(4, 2, bias=False)
         >>> masks = prune(model_view(net, torch.rand(1, 4), spiking=False), methods.Magnitude(), 0.75)
         >>> masks.kept, int((net.weight != 0).sum())
         ({'': 2}, 2)
     """
-    chosen = _select(view, layers)
-    new = _decide(view, method, sparsity, calibration, loss_fn, chosen, masks)
+    decision = _Decision(view, method, _select(view, layers), calibration, loss_fn)
+    new = decision(sparsity, Masks({}) if masks is None else masks)
     new.apply_(view.layers)
     return new
 
@@ -77,26 +82,49 @@ def _select(view: ModelView, names: str | Iterable[str] | None) -> tuple[Layer, 
     return chosen
 
 
-def _decide(
-    view: ModelView,
-    method: Method,
-    sparsity: float,
-    calibration: Iterable[Any],
-    loss_fn: LossFn | None,
-    chosen: Sequence[Layer],
-    masks: Masks | None,
-) -> Masks:
-    kept(1, sparsity)  # refuse a bad sparsity before the costly pass
-    for layer in view.layers:
-        if not bool(torch.isfinite(layer.weight).all()):
-            bad = int((~torch.isfinite(layer.weight)).sum())
-            raise NonFinite(
-                f"{bad} of {layer.weight.numel()} weights of layer {layer.name!r} are NaN or infinite. Go back to a checkpoint from "
-                "before training diverged."
+@dataclass(frozen=True)
+class _Decision:
+    """All that new masks depend on, but for the sparsity and the masks in force."""
+
+    view: ModelView
+    method: Method
+    layers: Sequence[Layer]
+    calibration: Iterable[Any]
+    loss_fn: LossFn | None
+
+    def __post_init__(self) -> None:
+        method: object = self.method
+        if isinstance(method, type) or not callable(method) or not hasattr(method, "needs"):
+            raise MethodError(
+                f"method is {method!r}, but must be a method, such as methods.CQP() or methods.Magnitude() "
+                "(from spikeprune import methods)."
             )
-    force = Masks({}) if masks is None else masks.check(view.layers)
-    stats = measure(view, calibration, method.needs, loss_fn=loss_fn) if method.needs else Stats({}, None, 0, 0)
-    return Masks({**force, **method(chosen, stats, force, sparsity)})
+
+    def __call__(self, sparsity: float, masks: Masks) -> Masks:
+        """Measure and decide; masks of layers not chosen are carried along."""
+        kept(1, sparsity)  # refuse a bad sparsity before the costly pass
+        refuse_other(masks)
+        masks.check(self.view.layers)
+        check_weights(self.view.layers)
+        stats = Stats({}, None, 0, 0)
+        if self.method.needs:
+            stats = measure(self.view, self.calibration, self.method.needs, loss_fn=self.loss_fn)
+        return Masks({**masks, **self.method(self.layers, stats, masks, sparsity)})
+
+
+def _check_schedule(schedule: object) -> None:
+    if isinstance(schedule, type) or not callable(schedule):
+        raise ScheduleError(
+            f"schedule is {schedule!r}, but must be a schedule, such as schedules.once(0.9) (from spikeprune import schedules)."
+        )
+    targets = getattr(schedule, "targets", ())
+    for target in targets:
+        kept(1, target)  # refuse a bad target now, not in the middle of training
+    for earlier, later in pairwise(targets):
+        if later < earlier:
+            raise ScheduleError(
+                f"the targets fall from {earlier} to {later}, but what is removed stays removed. Give them in rising order."
+            )
 
 
 class Pruner:
@@ -113,6 +141,7 @@ class Pruner:
         steps: how often `step` was called.
 
     Example:
+        >>> import torch
         >>> from spikeprune import methods, model_view, schedules
         >>> net = torch.nn.Linear(4, 2)
         >>> optimizer = torch.optim.Adam(net.parameters())
@@ -132,11 +161,9 @@ class Pruner:
         loss_fn: LossFn | None = None,
         layers: str | Iterable[str] | None = None,
     ) -> None:
-        self.view, self.method, self.schedule = view, method, schedule
-        self.calibration, self.loss_fn = calibration, loss_fn
-        self.layers = _select(view, layers)
-        for target in getattr(schedule, "targets", ()):
-            kept(1, target)  # refuse a bad target now, not in the middle of training
+        _check_schedule(schedule)
+        self.view, self.schedule = view, schedule
+        self._decision = _Decision(view, method, _select(view, layers), calibration, loss_fn)
         self.masks = Masks({})
         self.steps = 0
         self._holders: list[Holder] = []
@@ -161,8 +188,7 @@ class Pruner:
 
     def update(self, sparsity: float) -> Masks:
         """Measure and decide now, whatever the schedule says; returns the masks in force."""
-        new = _decide(self.view, self.method, sparsity, self.calibration, self.loss_fn, self.layers, self.masks or None)
-        self._enforce(new)
+        self._enforce(self._decision(sparsity, self.masks))
         return self.masks
 
     def state_dict(self) -> dict[str, Any]:

@@ -27,13 +27,17 @@ def call(capsys, monkeypatch, tmp_path):
 def test_run_report_and_profile_work_together(call, tiny, tmp_path):
     status, out, _ = call("run", tiny, "--seeds", 2, "prune.stages=[0.9]")
     assert status == 0
-    folder = tmp_path / "runs" / "tiny-prune.stages=[0.9]"
+    folder = tmp_path / "runs" / "tiny-prune.stages=[0.9]"  # square brackets must survive the printing
     assert (folder / "seed-0" / "report.html").exists()
     assert (folder / "seed-1" / "report.html").exists()
     assert all(word in out for word in ("dense", "cqp", "random", "±", "SynOps", "energy", str(folder.relative_to(tmp_path))))
 
-    assert call("run", tiny, "prune.stages=[0.9]", "method.alpha=1.0", "--out", "other")[0] == 0
-    status, out, _ = call("report", folder, "other/seed-0")
+    status, out, _ = call("run", folder / "seed-0")
+    assert status == 0
+    assert f"Report: {folder / 'seed-0' / 'report.html'}" in out.replace("\n", "")
+
+    assert call("run", tiny, "prune.stages=[0.9]", "method.alpha=1.0", "--out", "other[/x]")[0] == 0
+    status, out, _ = call("report", folder, "other[/x]/seed-0")
     assert status == 0
     joined = json.loads((tmp_path / "comparison" / "report.json").read_text())
     assert [(o["label"], o["seed"]) for o in joined["outcomes"]] == [
@@ -46,6 +50,20 @@ def test_run_report_and_profile_work_together(call, tiny, tmp_path):
     assert all(word in out for word in ("cqp", "fc1", "fc2", "MAC", "lif1"))
     status, out, _ = call("profile", folder / "seed-0", "--network", "dense", "--json")
     assert json.loads(out)["density"] == 1.0
+
+    for args, part in (
+        (["profile", folder], "holds 2 runs; name one"),
+        (["profile", folder / "seed-0", "--network", "lamp"], "it has dense, cqp, random"),
+        (["run", folder / "seed-0", "seed=1"], "whose recipe is fixed"),
+        (["run", tiny, "--out", folder / "seed-0"], "is a run directory itself"),
+    ):
+        status, _, err = call(*args)
+        assert status == 1
+        assert part in err.replace("\n", " ")
+    (folder / "seed-0" / "report.json").write_text("{}")
+    status, _, err = call("profile", folder / "seed-0")
+    assert status == 1
+    assert "damaged" in err
 
 
 def test_methods_lists_every_method_with_its_paper(call):
@@ -69,6 +87,9 @@ def test_help_and_version(call):
         (["run", "demo", "prune.stages=[1.5]"], ["prune.stages", "[0, 1)"]),
         (["run", "demo", "prune.layers=['fc9']", "train.epochs=1"], ["fc9", "fc1, fc2, fc3"]),
         (["run", "nowhere.toml"], ["nowhere.toml", "No such file"]),
+        (["run", "demo", "baselines=3"], ["baselines", "list", "3"]),
+        (["run", "demo", "train.lr=inf"], ["train.lr", "finite"]),
+        (["run", "demo", "train.batch=100000000000000000000"], ["train.batch", "1000000"]),
         (["report", "nowhere"], ["nowhere", "no run directory"]),
         (["profile", "nowhere"], ["nowhere", "no run directory"]),
     ],

@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from run_facts import facts
+from spikeprune.errors import StorageError
+from spikeprune.files import write_tensors
 from spikeprune.recipes.config import load_recipe
 from spikeprune.recipes.run import run
 from spikeprune.recipes.rundir import RunDir
@@ -106,7 +109,21 @@ def test_a_line_cut_short_by_the_kill_is_dropped(tiny, tmp_path):
     run(recipe, tmp_path / "whole")
     with pytest.raises(Killed):
         run(recipe, tmp_path / "broken", watch=KillAt(11))
-    with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
-        file.write('{"phase": "dense", "epo')
+    with (tmp_path / "broken" / "metrics.jsonl").open("ab") as file:
+        file.write(b'null\n{}\n\xff\n{"phase": "dense", "epo')
+    run(recipe, tmp_path / "broken")
+    assert facts(tmp_path / "broken") == facts(tmp_path / "whole")
+
+
+def test_a_checkpoint_that_is_none_says_what_to_delete(tiny, tmp_path):
+    recipe = load_recipe(str(tiny))
+    with pytest.raises(Killed):
+        run(recipe, tmp_path / "broken", watch=KillAt(11))
+    file = tmp_path / "broken" / "checkpoint.safetensors"
+    write_tensors(file, {"x": torch.ones(1)})
+    with pytest.raises(StorageError, match=r"checkpoint\.safetensors is damaged or of another run.*Delete it"):
+        run(recipe, tmp_path / "broken")
+    file.unlink()
+    run(recipe, tmp_path / "whole")
     run(recipe, tmp_path / "broken")
     assert facts(tmp_path / "broken") == facts(tmp_path / "whole")

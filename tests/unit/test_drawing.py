@@ -6,8 +6,8 @@ import sys
 import matplotlib
 import pytest
 
-from spikeprune.drawing import COLORS, draw, embed, folded, looks, short
 from spikeprune.errors import MissingExtra
+from spikeprune.report.drawing import COLORS, draw, embed, folded, looks, short
 
 
 def paint(figure):

@@ -121,9 +121,39 @@ def test_a_file_in_place_of_a_folder_is_refused(earlier):
 
 def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "x").mkdir()
-    with pytest.raises(StorageError, match="Is a directory"):
+    with pytest.raises(StorageError, match=r"x: .* is a folder or a device, not a file\. Choose another name"):
         write_bytes(tmp_path / "x", b"")
     assert listing(tmp_path) == ["x"]
+
+
+def test_a_device_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(StorageError, match=r"pipe: it is a folder or a device, not a file"):
+            write_bytes(tmp_path / name, b"new")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert listing(tmp_path) == ["link", "pipe"]
+
+
+def test_a_link_stays_a_link_to_the_new_content(earlier):
+    folder = earlier.parent / "links"
+    folder.mkdir()
+    (folder / "latest").symlink_to("../weights.bin")
+    (folder / "next").symlink_to("../absent.bin")
+    for name in ("latest", "next"):
+        write_bytes(folder / name, b"new")
+        assert (folder / name).is_symlink()
+    assert earlier.read_bytes() == b"new"
+    assert listing(folder) == ["latest", "next"]
+    assert listing(earlier.parent) == ["absent.bin", "links", "weights.bin"]
+
+
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "x").symlink_to("x")
+    with pytest.raises(StorageError, match="cannot write"):
+        write_bytes(tmp_path / "x", b"new")
+    assert (tmp_path / "x").is_symlink()
 
 
 @pytest.mark.parametrize("read", [read_json, read_tensors])
@@ -194,11 +224,3 @@ def test_a_pickle_is_never_run(tmp_path):
     with pytest.raises(StorageError):
         read_tensors(tmp_path / "x")
     assert not marker.exists()
-
-
-def test_same_looks_at_type_shape_and_values():
-    a = torch.tensor([1.0, 2.0])
-    assert files.same(a, a.clone())
-    assert not files.same(a, a.double())
-    assert not files.same(a, a.reshape(1, 2))
-    assert not files.same(a, torch.tensor([1.0, 2.5]))

@@ -3,7 +3,7 @@
 import pytest
 
 from outcomes import outcome
-from spikeprune.findings import Spread, findings, gap
+from spikeprune.report.findings import Spread, findings, gap
 
 
 def group(**accuracies):

@@ -499,3 +499,13 @@ def test_the_memory_of_a_layer_of_one_weight_is_reached():
     with hold(optimizer, view, Masks({"": torch.tensor([[False]])})):
         assert optimizer.state[net.weight]["exp_avg"].item() == 0
         assert net.weight.item() == 0
+
+
+def test_a_plain_dict_of_masks_is_refused():
+    net = make_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with (
+        pytest.raises(MaskMismatch, match=r"masks is dict, but must be Masks.* Masks\(\{"),
+        hold(optimizer, viewed(net), dict(make_masks())),
+    ):
+        pass

@@ -177,6 +177,21 @@ def test_a_model_without_masks_round_trips(tmp_path):
     assert torch.equal(net.weight, other.weight)
 
 
+@pytest.mark.parametrize(
+    ("masks", "told"),
+    [
+        (Masks({"0": mask([YES, NO, NO])}), r"shape \(1, 3\) for '0\.weight', where the model has \(2, 2\)\. Masks belong"),
+        (Masks({"fc": mask([YES])}), r"for 'fc\.weight', where the model has nothing"),
+        ({"0": mask([YES, NO], [NO, NO])}, r"masks is dict, .*Masks\(\{"),
+    ],
+)
+def test_masks_of_another_model_are_not_saved(tmp_path, masks, told):
+    (tmp_path / "x").write_bytes(b"earlier")
+    with pytest.raises(MaskMismatch, match=told):
+        save(tmp_path / "x", nn.Sequential(nn.Linear(2, 2)), masks)
+    assert (tmp_path / "x").read_bytes() == b"earlier"
+
+
 def test_a_layer_that_is_the_whole_model_round_trips(tmp_path):
     masks = Masks({"": mask([YES, NO])})
     save(tmp_path / "x", nn.Linear(2, 1), masks)

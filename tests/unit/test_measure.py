@@ -308,18 +308,63 @@ def test_a_layer_behind_a_detached_output():
         def forward(self, x):
             return self.fc2(self.lif(self.fc1(x)).detach())
 
-    with pytest.raises(MeasureError, match="the loss does not depend on the weight of layer 'fc1'; is the output detached"):
-        measure(model_view(Detached(), noise(T, N, 6)), labelled((6,)), GRADIENT, loss_fn=loss)
+    stats = measure(model_view(Detached(), noise(T, N, 6)), labelled((6,)), GRADIENT, loss_fn=loss)
+    assert stats["fc2"].weight_gradient.sum() > 0
+    with pytest.raises(NotMeasured, match=r"layer 'fc1' was not gathered: the loss does not depend on its weight.* detach"):
+        _ = stats["fc1"].weight_gradient
+
+
+def test_a_loss_that_no_weight_moves():
+    net = nn.Linear(3, 2)
+    view = model_view(net, torch.rand(2, 3), spiking=False)
+    with pytest.raises(MeasureError, match="the loss of calibration batch 0 depends on the weight of no layer"):
+        measure(view, [(torch.rand(2, 3), 0)], GRADIENT, loss_fn=lambda out, y: net.bias.sum())
+
+
+def test_a_layer_that_some_batches_pass_by_has_no_gradient_there():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    view = model_view(net, torch.rand(2, 3), spiking=False)
+    x = torch.rand(2, 3)
+    part = lambda out, y: out.sum() if y else net[0].weight.sum()  # noqa: E731
+    both = measure(view, [(x, 1), (x, 0)], GRADIENT, loss_fn=part)["1"].weight_gradient
+    assert torch.equal(both, measure(view, [(x, 1)], GRADIENT, loss_fn=part)["1"].weight_gradient / 2)
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 8])
-@pytest.mark.parametrize("needs", [COUNT, RATE])
+@pytest.mark.parametrize("needs", [COUNT, RATE, GRADIENT])
 @pytest.mark.parametrize(("make", "shape", "forward"), NETS.values(), ids=NETS)
 def test_batches_of_other_timesteps(make, shape, forward, needs, timesteps):
     view = model_view(make(), noise(T, N, *shape), forward=forward)
     batches = [noise(T, N, *shape), noise(timesteps, T, *shape)]  # T * timesteps rows: a folded layer cannot tell
     with pytest.raises(LayoutError, match=rf"saw {timesteps} timesteps in batch 1, but 4 when .*View it again"):
-        measure(view, batches, needs)
+        measure(view, [(x, torch.zeros(x.shape[1], dtype=torch.long)) for x in batches], needs, loss_fn=loss)
+
+
+@pytest.mark.parametrize("needs", [COUNT, GRADIENT])
+def test_a_batch_that_the_model_cannot_run_is_named(needs):
+    view = model_view(jelly(), noise(T, N, 6))
+    batches = [(noise(T, N, 6), torch.tensor([0, 1])), (noise(T, N, 7), torch.tensor([0, 1]))]
+    with pytest.raises(
+        MeasureError, match=r"Sequential could not run batch 1, of shape \(4, 2, 7\): RuntimeError: .* as the example"
+    ):
+        measure(view, batches, needs, loss_fn=loss)
+
+
+@pytest.mark.parametrize(
+    "one", [lambda x: x, lambda x: (x, torch.tensor([0, 1])), lambda x: (x,)], ids=["tensor", "pair", "single"]
+)
+def test_one_batch_in_place_of_batches(one):
+    view, x = model_view(jelly(), noise(T, N, 6)), noise(T, N, 6)
+    with pytest.raises(MeasureError, match=r"one batch in place of batches.* of shape \(4, 2, 6\).* in a list"):
+        measure(view, one(x), COUNT)
+    assert measure(view, ((x, None), (x, None)), COUNT).batches == 2
+
+
+@pytest.mark.parametrize("none", [None, 3, print])
+def test_what_holds_no_batches(none):
+    with pytest.raises(MeasureError, match=r"gives no batches; pass a list or a DataLoader"):
+        measure(model_view(jelly(), noise(T, N, 6)), none, COUNT)
 
 
 def test_a_layer_replaced_since():
@@ -388,7 +433,7 @@ def test_a_frozen_layer_is_passed_over_and_all_frozen_is_an_error():
     net[0].weight.requires_grad_(False)
     stats = measure(view, batch, {Need.WEIGHT_GRADIENT}, loss_fn=nn.functional.cross_entropy)
     assert stats["1"].weight_gradient.shape == (2, 4)
-    with pytest.raises(NotMeasured, match="not frozen"):
+    with pytest.raises(NotMeasured, match="its weight is frozen; set requires_grad"):
         _ = stats["0"].weight_gradient
     for parameter in net.parameters():
         parameter.requires_grad_(False)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from outcomes import comparison, report
-from spikeprune.compare import CAPTION, TITLES, Comparison
 from spikeprune.errors import MissingExtra
+from spikeprune.report.compare import CAPTION, TITLES, Comparison
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 LOADS = {"src", "srcset", "href", "xlink:href", "data", "poster", "action"}
@@ -169,5 +169,5 @@ def test_a_missing_package_names_its_extra(monkeypatch, package):
 
 
 def test_neither_package_is_imported_with_spikeprune():
-    code = "import sys, spikeprune.compare, spikeprune.page; assert not {'jinja2', 'matplotlib'} & set(sys.modules)"
+    code = "import sys, spikeprune.report, spikeprune.report.page; assert not {'jinja2', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

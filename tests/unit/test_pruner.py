@@ -1,6 +1,8 @@
 import copy
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,15 +13,17 @@ from spikeprune import Masks, Pruner, model_view, prune
 from spikeprune.errors import (
     EmptyCalibration,
     MaskMismatch,
-    MeasureError,
+    MethodError,
     MissingLoss,
     NonFinite,
     NoPrunableLayers,
+    NotMeasured,
+    ScheduleError,
     SparsityError,
     UnsupportedOptimizer,
 )
-from spikeprune.kernel.allocate import uniform
-from spikeprune.kernel.schedules import Schedule, cubic, once, stages, staircase
+from spikeprune.kernel.allocate import erdos_renyi, lamp, uniform
+from spikeprune.kernel.schedules import Cubic, Schedule, cubic, once, stages, staircase
 from spikeprune.methods import CQP, Magnitude
 
 T, N = 3, 4
@@ -192,8 +196,64 @@ def test_frozen_weights_can_be_pruned_by_magnitude_only():
     net.fc1.requires_grad_(False)
     assert prune(view, Magnitude(), 0.5).sparsity == pytest.approx(23 / 45)
     assert not net.fc1.weight.requires_grad
-    with pytest.raises(MeasureError, match=r"layer 'fc1' is frozen; set requires_grad"):
-        prune(view, CQP(), 0.9, calibration=[(X, Y)], loss_fn=loss_fn)
+    data = {"calibration": [(X, Y)], "loss_fn": loss_fn}
+    with pytest.raises(
+        NotMeasured, match=r"weight_gradient of layer 'fc1' was not gathered: its weight is frozen; set requires_grad"
+    ):
+        prune(view, CQP(), 0.9, **data)
+    assert prune(view, CQP(), 0.6, layers="fc2", **data).kept == {"fc2": 6}
+
+
+def test_a_head_that_the_loss_does_not_use_may_stay_unpruned():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.head = nn.Linear(6, 4), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.fc(x), self.head(x)
+
+    view = model_view(Two(), torch.rand(2, 6), spiking=False)
+    data = {"calibration": [(torch.rand(2, 6), torch.tensor([0, 1]))], "loss_fn": lambda out, y: F.cross_entropy(out[0], y)}
+    assert prune(view, CQP(), 0.5, layers="fc", **data).kept == {"fc": 12}
+    with pytest.raises(NotMeasured, match=r"layer 'head' was not gathered: the loss does not depend on its weight"):
+        prune(view, CQP(), 0.5, **data)
+
+
+@pytest.mark.parametrize("method", [Magnitude, CQP, "cqp", None, lambda *_: Masks({})])
+def test_what_is_no_method_is_refused(method):
+    _, view = plain()
+    with pytest.raises(MethodError, match=r"but must be a method, such as methods\.CQP\(\)"):
+        prune(view, method, 0.5)
+    with pytest.raises(MethodError, match="must be a method"):
+        Pruner(view, method, once(0.5))
+
+
+@pytest.mark.parametrize("schedule", [0.5, [0.5, 0.9], None, Cubic])
+def test_what_is_no_schedule_is_refused(schedule):
+    _, view = plain()
+    with pytest.raises(ScheduleError, match=r"but must be a schedule, such as schedules\.once\(0\.9\)"):
+        Pruner(view, Magnitude(), schedule)
+
+
+def test_falling_targets_are_refused_at_once():
+    _, view = plain()
+    with pytest.raises(ScheduleError, match=r"fall from 0\.9 to 0\.5.* stays removed.* rising order"):
+        Pruner(view, Magnitude(), stages([0.2, 0.9, 0.5], every=1))
+    Pruner(view, Magnitude(), stages([0.5, 0.5, 0.9], every=1))
+
+
+def test_a_plain_dict_of_masks_is_refused():
+    _, view = plain()
+    with pytest.raises(MaskMismatch, match="masks is dict, but must be Masks"):
+        prune(view, Magnitude(), 0.5, masks={"0": torch.ones(2, 2, dtype=torch.bool)})
+
+
+@pytest.mark.parametrize("sparsity", [np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
+def test_any_real_number_is_a_sparsity(sparsity):
+    for method in (Magnitude(), Magnitude(allocation=uniform), Magnitude(allocation=erdos_renyi), Magnitude(allocation=lamp)):
+        _, view = plain()
+        assert sum(prune(view, method, sparsity).kept.values()) == 3
 
 
 def test_steps_are_counted_and_due_ones_change_the_masks():

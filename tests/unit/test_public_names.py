@@ -35,6 +35,13 @@ def test_public_names_are_documented():
         assert getattr(spikeprune, name).__doc__, name
 
 
+def test_public_names_show_an_example():
+    names = ["Masks", "ModelView", "Need", "Pruner", "hold", "load", "measure", "model_view", "profile", "prune", "save"]
+    found = [getattr(spikeprune, name) for name in names]
+    found += [getattr(spikeprune.methods, name) for name in spikeprune.methods.__all__] + [spikeprune.metrics.EnergyTable]
+    assert [item.__name__ for item in found if ">>>" not in (item.__doc__ or "")] == []
+
+
 def test_importing_pulls_in_no_extra():
     code = f"import sys, spikeprune; sys.exit(', '.join(name for name in {OPTIONAL} if name in sys.modules) or 0)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120, check=False)

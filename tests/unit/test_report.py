@@ -13,7 +13,7 @@ import spikeprune
 from small_nets import jelly, lively, noise, spikes
 from spikeprune.errors import EmptyCalibration
 from spikeprune.metrics import EnergyTable, LayerCost
-from spikeprune.report import Report, profile, table
+from spikeprune.report.cost import Report, profile, table
 from spikeprune.view.model_view import model_view
 
 T, N = 4, 2

@@ -7,12 +7,13 @@ count in `kept` and nowhere else. Units that score minus infinity are dead alrea
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import overload
 
 import torch
 from torch import Tensor
 
-from spikeprune.errors import SparsityError
+from spikeprune.errors import MethodError, SparsityError
 
 Scores = Mapping[str, Tensor]
 Keep = dict[str, int]
@@ -29,11 +30,21 @@ def kept(units: int, sparsity: float) -> int:
         >>> kept(784, 0.9)
         78
     """
-    number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
+    given: object = sparsity
+    number = not isinstance(given, bool) and isinstance(given, Real)
     if not (number and 0 <= sparsity < 1):
         hint = f" Did you mean {sparsity / 100:g}?" if number and 1 < sparsity < 100 else ""
         raise SparsityError(f"sparsity is {sparsity!r}, but must be a fraction in [0, 1): the share that is removed.{hint}")
-    return units - math.floor(sparsity * units + 0.5)
+    return units - math.floor(float(sparsity) * units + 0.5)  # NumPy's float32 cannot count beyond 2**24
+
+
+def check_allocation(allocation: object) -> None:
+    """Raise MethodError if it is no allocation, but perhaps the name of one."""
+    if not callable(allocation):
+        raise MethodError(
+            f"allocation is {allocation!r}, but must be a function, such as allocate.lamp or allocate.global_top_k "
+            "(from spikeprune import allocate)."
+        )
 
 
 def reachable(units: int, needed: int) -> float:

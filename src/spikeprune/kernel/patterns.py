@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from spikeprune.errors import SparsityError
+from spikeprune.errors import MethodError, SparsityError
 
 
 def top_k(score: Tensor, keep: int) -> Tensor:
@@ -53,6 +53,15 @@ class Pattern(Protocol):
     def expand(self, units: Tensor, weight: Tensor) -> Tensor:
         """Turn a mask of units into a mask of the weight's shape."""
         ...
+
+
+def check_pattern(pattern: object) -> None:
+    """Raise MethodError if it is no pattern, but perhaps the name or the class of one."""
+    if isinstance(pattern, type) or not isinstance(pattern, Pattern):
+        raise MethodError(
+            f"pattern is {pattern!r}, but must be a pattern, such as patterns.Channel(dim=1) or patterns.Unstructured() "
+            "(from spikeprune import patterns)."
+        )
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 import torch
 
-from spikeprune.kernel.allocate import Allocation, global_top_k
-from spikeprune.kernel.patterns import Pattern, Unstructured
+from spikeprune.kernel.allocate import Allocation, check_allocation, global_top_k
+from spikeprune.kernel.patterns import Pattern, Unstructured, check_pattern
 from spikeprune.kernel.scores import held_down, magnitude
 from spikeprune.masks import Masks, decide
-from spikeprune.measure import Need, Stats
+from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer
 
 
@@ -38,6 +38,10 @@ class Magnitude:
     pattern: Pattern = Unstructured()
     needs: ClassVar[frozenset[Need]] = frozenset()
 
+    def __post_init__(self) -> None:
+        check_allocation(self.allocation)
+        check_pattern(self.pattern)
+
     def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
         """Score by magnitude, allocate, keep the largest."""
         scores = {layer.name: self.pattern.reduce(held_down(magnitude(layer.weight), masks.get(layer.name))) for layer in layers}
@@ -54,12 +58,22 @@ class Random:
         seed: of this method's own generator; the global one is not touched.
         allocation: sparsity across layers; with random scores the global ranking spreads evenly, to chance.
         pattern: what is removed together.
+
+    Example:
+        >>> from spikeprune import model_view, prune
+        >>> net = torch.nn.Linear(4, 2)
+        >>> prune(model_view(net, torch.rand(1, 4), spiking=False), Random(seed=1), 0.75).kept
+        {'': 2}
     """
 
     seed: int = 0
     allocation: Allocation = global_top_k
     pattern: Pattern = Unstructured()
     needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_allocation(self.allocation)
+        check_pattern(self.pattern)
 
     def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
         """Score by chance, allocate, keep the luckiest."""

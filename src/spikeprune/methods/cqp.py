@@ -24,10 +24,10 @@ from torch import Tensor
 
 from spikeprune.errors import MeasureError, SparsityError
 from spikeprune.kernel.allocate import global_top_k, kept, reachable
-from spikeprune.kernel.patterns import Pattern, Unstructured
+from spikeprune.kernel.patterns import Pattern, Unstructured, check_pattern
 from spikeprune.kernel.scores import held_down, magnitude, unit
 from spikeprune.masks import Masks, decide
-from spikeprune.measure import Need, Stats
+from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer
 
 
@@ -59,6 +59,7 @@ class CQP:
             raise SparsityError(f"alpha is {self.alpha}, but must be a number of 0 or more; 0.5 is the paper's best.")
         if self.protect is not None and not 0 < self.protect <= 1:
             raise SparsityError(f"protect is {self.protect}, but criticality lies in (0, 1]; None protects nothing.")
+        check_pattern(self.pattern)
 
     def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
         """Score by magnitude and criticality, rank all layers together, keep the best."""

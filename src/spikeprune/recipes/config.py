@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
@@ -16,11 +16,13 @@ from spikeprune import data
 from spikeprune.errors import RecipeError
 from spikeprune.recipes.methods import METHODS, MethodSpec, method_spec
 
+LARGE = 1_000_000  # beyond it a number is a slip of the hand
+
 
 class Table(BaseModel):
     """A table of a recipe: no unknown keys, no silent conversion, no change after reading."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Data(Table):
@@ -40,9 +42,9 @@ class Data(Table):
 class Net(Table):
     """The network: a LIF MLP between the image and the classes."""
 
-    hidden: list[int] = [256, 128]
+    hidden: list[Annotated[int, Field(ge=1, le=LARGE)]] = [256, 128]
     beta: float = Field(0.9, gt=0, le=1)
-    timesteps: int = Field(10, ge=1)
+    timesteps: int = Field(10, ge=1, le=LARGE)
     dropout: float = Field(0.0, ge=0, lt=1)
     noise: float = Field(0.0, ge=0)
 
@@ -50,8 +52,8 @@ class Net(Table):
 class Train(Table):
     """Training of the dense network."""
 
-    epochs: int = Field(ge=1)
-    batch: int = Field(128, ge=1)
+    epochs: int = Field(ge=1, le=LARGE)
+    batch: int = Field(128, ge=1, le=LARGE)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
@@ -65,14 +67,14 @@ class Prune(Table):
     layers: list[str] = ["*"]
     pattern: Literal["unstructured", "column"] = "unstructured"
     stages: list[float] = Field(min_length=1)
-    epochs: int = Field(1, ge=0, description="of fine-tuning after each stage")
-    batch: int = Field(128, ge=1)
+    epochs: int = Field(1, ge=0, le=LARGE, description="of fine-tuning after each stage")
+    batch: int = Field(128, ge=1, le=LARGE)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(5e-4, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(0.0, ge=0)
-    calibration: int = Field(8, ge=1, description="batches")
-    calibration_batch: int = Field(512, ge=1)
+    calibration: int = Field(8, ge=1, le=LARGE, description="batches")
+    calibration_batch: int = Field(512, ge=1, le=LARGE)
 
     @field_validator("stages")
     @classmethod
@@ -86,7 +88,7 @@ class Machine(Table):
     """Where it runs."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
 
 class Recipe(Table):
@@ -94,7 +96,7 @@ class Recipe(Table):
 
     name: str
     about: str = ""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     data: Data
     net: Net = Field(default_factory=lambda: Net.model_validate({}))
     train: Train
@@ -110,8 +112,10 @@ class Recipe(Table):
 
     @property
     def budget(self) -> str:
-        """Name what must be equal for two results to be compared: all but seed, methods, machine and words."""
+        """Name what must be equal for two results to be compared: all but seed, methods, device and words."""
         parts = self.model_dump(exclude={"name", "about", "seed", "method", "baselines", "machine"})
+        if self.machine.precision != "32-true":
+            parts["precision"] = self.machine.precision
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
         sizes = "-".join(str(size) for size in self.net.hidden)
         layers = "all layers" if self.prune.layers == ["*"] else " ".join(self.prune.layers)
@@ -122,15 +126,19 @@ class Recipe(Table):
         """Give the recipe as TOML that reads back to the same."""
         dump = self.model_dump(exclude_none=True)
         tables = {k: v for k, v in dump.items() if isinstance(v, dict)}
-        lines = [f"{k} = {json.dumps(v)}" for k, v in dump.items() if k not in tables and k != "baselines"]
+        lines = [f"{k} = {_toml(v)}" for k, v in dump.items() if k not in tables and k != "baselines"]
         lines.append("baselines = [" + ", ".join(_inline(spec) for spec in dump["baselines"]) + "]")
         for name, table in tables.items():
-            lines += ["", f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
+            lines += ["", f"[{name}]", *(f"{k} = {_toml(v)}" for k, v in table.items())]
         return "\n".join(lines) + "\n"
 
 
+def _toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _inline(spec: Mapping[str, Any]) -> str:
-    return "{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in spec.items()) + " }"
+    return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in spec.items()) + " }"
 
 
 def shipped() -> dict[str, str]:
@@ -160,7 +168,10 @@ def check(table: dict[str, Any], source: str) -> Recipe:
     """Build a recipe from what the TOML holds; one RecipeError lists all that is wrong with it."""
     try:
         table = {**table, "method": method_spec(table.get("method"), "method")}
-        table["baselines"] = [method_spec(entry, f"baselines[{i}]") for i, entry in enumerate(table.get("baselines", []))]
+        baselines = table.get("baselines", [])
+        if not isinstance(baselines, list):
+            raise RecipeError(f"baselines: must be a list, such as ['magnitude', 'lamp'], not {baselines!r}")
+        table["baselines"] = [method_spec(entry, f"baselines[{i}]") for i, entry in enumerate(baselines)]
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
         faults = "\n".join(f"  {_explain(fault)}" for fault in error.errors())

@@ -19,7 +19,7 @@ PATTERNS: dict[str, Pattern] = {"unstructured": Unstructured(), "column": Channe
 class MethodSpec(BaseModel):
     """A method and its options; the name decides which options there are."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     name: str
 
     @property
@@ -86,8 +86,8 @@ def method_spec(entry: Any, where: str) -> MethodSpec:
     name = table["name"]
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RecipeError(f"{where}.name: there is no method {name!r}{hint} There are {', '.join(METHODS)}")
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(METHODS)}"
+        raise RecipeError(f"{where}.name: there is no method {name!r}{hint}")
     spec = METHODS[name].spec
     for key in table:
         if key not in spec.model_fields:

@@ -5,40 +5,25 @@ seed, so a run in pieces ends as a run in one piece. All methods see the same ba
 """
 
 import os
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 import torch
-from torch.optim import Optimizer
 
 from spikeprune import data
-from spikeprune.compare import Comparison, Outcome, Point
-from spikeprune.errors import MissingExtra
-from spikeprune.files import write_json
+from spikeprune.errors import MaskMismatch, StorageError
 from spikeprune.kernel.schedules import stages
 from spikeprune.masks import Masks, load
+from spikeprune.measure import Stats
+from spikeprune.methods import Magnitude
 from spikeprune.pruner import Pruner
 from spikeprune.recipes.config import Recipe
-from spikeprune.recipes.methods import MethodSpec, build
+from spikeprune.recipes.methods import PATTERNS, MethodSpec, build
+from spikeprune.recipes.phase import Phase, Progress, Watch, steps
 from spikeprune.recipes.rundir import RunDir, environment
-from spikeprune.recipes.train import EVALUATE, Bench, Part, Splits, accuracy, cosine, draw, epoch, loss_fn, make_fabric, make_net
-from spikeprune.report import Report, profile
-
-DENSE = "dense"
-
-
-class Watch(Protocol):
-    """Who is told how far a run is."""
-
-    def phase(self, label: str, steps: int, done: int) -> None:
-        """A phase of so many steps begins, or goes on from `done`."""
-        ...
-
-    def advance(self) -> None:
-        """One step was taken."""
-        ...
+from spikeprune.recipes.train import EVALUATE, Bench, Splits, accuracy, draw, loss_fn, make_fabric, make_net
+from spikeprune.report import Comparison, Outcome, Point, profile
+from spikeprune.report.findings import DENSE
 
 
 class Silent:
@@ -65,12 +50,18 @@ class Run:
         """Build the network, with the weights and masks of a finished phase if named."""
         net, masks = make_net(self.recipe, self.found), Masks({})
         if weights_of is not None:
-            _, masks = load(self.folder.network(weights_of) / "model.safetensors", net)
+            folder = self.folder.network(weights_of)
+            try:
+                _, masks = load(folder / "model.safetensors", net)
+            except (StorageError, MaskMismatch) as error:
+                raise StorageError(f"{error} Delete {folder} and run again: that network is then made anew.") from error
         return Bench(net, self.splits.train.x[:2], self.recipe.machine), masks
 
 
 def run(recipe: Recipe, path: str | os.PathLike[str], *, watch: Watch | None = None, fresh: bool = False) -> Comparison:
     """Run a recipe into a directory, or finish what is there; returns the measured networks.
+
+    A finished run is read, not measured again: the test set is used once.
 
     Args:
         recipe: what to do.
@@ -81,132 +72,61 @@ def run(recipe: Recipe, path: str | os.PathLike[str], *, watch: Watch | None = N
     Raises:
         StorageError: the directory holds another run, or cannot be written.
         DataError: the data set is missing or wrong.
+        RecipeError, NoPrunableLayers, SparsityError: the recipe asks for what cannot be; known before any training.
     """
-    folder = RunDir.open(path, recipe, fresh=fresh)
+    device = make_fabric(recipe.machine).device
     found = data.load(recipe.data.name)
-    splits = Splits.of(found, recipe.data.validation, make_fabric(recipe.machine).device)
-    write_json(folder.path / "environment.json", environment(recipe, found.source))
-    job = Run(recipe, folder, found, splits, watch or Silent())
-    train_dense(job)
-    for spec in recipe.methods:
-        prune_copy(job, spec)
-    folder.promote(recipe.method.label)
-    comparison = Comparison(tuple(measured(job)), {recipe.budget: notes(job)})
-    folder.write("report.json", comparison.to_json())
-    folder.write("report.md", comparison.to_markdown())
-    folder.write("report.html", comparison.to_html())
-    return comparison
+    splits = Splits.of(found, recipe.data.validation, device)
+    job = Run(recipe, RunDir(path), found, splits, watch or Silent())
+    refuse_impossible(job)
+    job.folder = RunDir.open(path, recipe, fresh=fresh)
+    if (done := job.folder.report()) is None:
+        job.folder.note_environment(environment(recipe, found.source))
+        train_dense(job)
+        for spec in recipe.methods:
+            prune_copy(job, spec)
+        job.folder.promote(recipe.method.label)
+        done = Comparison(tuple(measured(job)), {recipe.budget: notes(job)})
+    job.folder.write("report.md", done.to_markdown())
+    job.folder.write("report.html", done.to_html())
+    job.folder.write("report.json", done.to_json())
+    return done
 
 
-@dataclass
-class Progress:
-    """How far a phase is; what a checkpoint keeps besides tensors."""
-
-    label: str
-    epochs: int = 0
-    seconds: float = 0.0
-    curve: list[dict[str, float]] = field(default_factory=list)
-    validation: float = 0.0
+def refuse_impossible(job: Run) -> None:
+    """Choose layers and allocate on the untrained network, so that a recipe that cannot be met fails before it trains."""
+    bench, _ = job.bench()
+    table = job.recipe.prune
+    chosen = bench.view.select(table.layers)
+    for spec in job.recipe.methods:
+        method = build(spec, table.pattern, seed=0)
+        stand_in = Magnitude(pattern=PATTERNS[table.pattern]) if method.needs else method
+        for target in table.stages:
+            stand_in(chosen, Stats({}, None, 0, 0), Masks({}), target)
 
 
 def train_dense(job: Run) -> None:
     """Train the dense network, unless that is done."""
-    if job.folder.finished(DENSE):
-        return
-    table = job.recipe.train
-    bench, _ = job.bench()
-    optimizer = bench.optimizer(table)
-    steps = -(-len(job.splits.train.y) // table.batch)
-    progress = Progress(DENSE)
-    if resumed := job.folder.resume(DENSE, bench.net, optimizer):
-        progress = Progress(**resumed[1])
-
-    def before(step: int) -> None:
-        if table.decay == "cosine":
-            for group in optimizer.param_groups:
-                group["lr"] = cosine(table.lr, progress.epochs * steps + step, table.epochs * steps)
-
-    _epochs(job, bench, optimizer, progress, table.epochs, before, lambda: {"steps": 0, "masks": {}})
-    job.folder.finish(DENSE, bench.net, Masks({}), {**asdict(progress), "sparsity": 0.0})
+    if not job.folder.finished(DENSE):
+        bench, _ = job.bench()
+        Phase(job.folder, bench, job.splits, job.watch, job.recipe.train, job.recipe.seed, Progress(DENSE)).run()
 
 
 def prune_copy(job: Run, spec: MethodSpec) -> None:
     """Prune a copy of the dense network by one method, in the recipe's stages, unless that is done."""
-    label, table = spec.label, job.recipe.prune
-    if job.folder.finished(label):
+    if job.folder.finished(spec.label):
         return
     bench, _ = job.bench(DENSE)
-    optimizer = bench.optimizer(table)
-    steps = -(-len(job.splits.train.y) // table.batch)
+    table, seed = job.recipe.prune, job.recipe.seed
     pruner = Pruner(
         bench.view,
-        build(spec, table.pattern, draw(job.recipe.seed, "random")),
-        stages(table.stages, every=max(1, table.epochs * steps)),
+        build(spec, table.pattern, draw(seed, "random")),
+        stages(table.stages, every=max(1, table.epochs * steps(job.splits, table))),
         calibration=calibration(job),
         loss_fn=loss_fn,
         layers=table.layers,
-    ).attach(optimizer)
-    progress = Progress(label)
-    if resumed := job.folder.resume(label, bench.net, optimizer):
-        pruner.load_state_dict(resumed[0])
-        progress = Progress(**resumed[1])
-
-    def before(_: int) -> None:
-        if pruner.step():
-            optimizer.state.clear()  # a fresh optimizer for every stage, as the paper has it
-            now = accuracy(bench, job.splits.validation)
-            progress.curve.append({"sparsity": table.stages[len(progress.curve)], "pruned": now, "tuned": now})
-
-    start = time.perf_counter()
-    if not table.epochs:
-        for step in range(len(table.stages)):
-            before(step)
-        progress.seconds, progress.validation = time.perf_counter() - start, progress.curve[-1]["tuned"]
-    _epochs(job, bench, optimizer, progress, table.epochs * len(table.stages), before, pruner.state_dict)
-    facts = {**asdict(progress), "sparsity": table.stages[-1], "revived": revived(bench, pruner.masks)}
-    job.folder.finish(label, bench.net, pruner.masks, facts)
-
-
-def _epochs(
-    job: Run,
-    bench: Bench,
-    optimizer: Optimizer,
-    progress: Progress,
-    epochs: int,
-    before: Callable[[int], None],
-    pruner_state: Callable[[], dict[str, Any]],
-) -> None:
-    """Train to the last epoch; after each, validate, log, and checkpoint."""
-    part, label = job.splits.train, progress.label
-    kind, table = ("train", job.recipe.train) if label == DENSE else ("tune", job.recipe.prune)
-    steps = -(-len(part.y) // table.batch)
-    job.folder.rewind(label, progress.epochs)
-    job.watch.phase(label, epochs * steps, progress.epochs * steps)
-    board = _board(job, label, progress.epochs)
-    while progress.epochs < epochs:
-        start = time.perf_counter()
-        seed = draw(job.recipe.seed, kind, progress.epochs)
-        loss = epoch(bench, optimizer, part, batch=table.batch, seed=seed, before=before, after=job.watch.advance)
-        progress.validation = accuracy(bench, job.splits.validation)
-        if progress.curve:
-            progress.curve[-1]["tuned"] = progress.validation
-        seconds = time.perf_counter() - start
-        row = {"phase": label, "epoch": progress.epochs, "loss": loss, "validation": progress.validation}
-        row |= {"sparsity": progress.curve[-1]["sparsity"] if progress.curve else 0.0, "seconds": seconds}
-        progress.epochs, progress.seconds = progress.epochs + 1, progress.seconds + seconds
-        job.folder.log(row)
-        for key in ("loss", "validation", "sparsity"):
-            board.add_scalar(key, row[key], row["epoch"])
-        job.folder.checkpoint(bench.net, optimizer, pruner_state(), asdict(progress))
-    board.close()
-
-
-def _board(job: Run, label: str, epochs: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtra.of("tensorboard", "recipes", "logging a run") from error
-    return SummaryWriter(job.folder.path / "tensorboard" / job.folder.network(label).name, purge_step=epochs)
+    )
+    Phase(job.folder, bench, job.splits, job.watch, table, seed, Progress(spec.label), pruner).run()
 
 
 def calibration(job: Run) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -217,30 +137,24 @@ def calibration(job: Run) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return list(part.batches(table.calibration_batch, order))
 
 
-def revived(bench: Bench, masks: Masks) -> int:
-    """Count dead weights that are not zero: zombies."""
-    layers = {layer.name: layer for layer in bench.view.layers}
-    return sum(int((layers[name].weight[masks.dead(name, bench.view.device)] != 0).sum()) for name in masks)
-
-
 def measured(job: Run) -> list[Outcome]:
     """Measure every finished network on the test set: its one use."""
     labels = [DENSE, *(spec.label for spec in job.recipe.methods)]
     job.watch.phase("test", len(labels), 0)
-    outcomes = []
-    for label in labels:
-        outcomes.append(_outcome(job, label))
-        job.watch.advance()
-    return outcomes
+    return [_told(job.watch.advance, _outcome(job, label)) for label in labels]
+
+
+def _told(tell: Callable[[], None], outcome: Outcome) -> Outcome:
+    tell()
+    return outcome
 
 
 def _outcome(job: Run, label: str) -> Outcome:
     facts = job.folder.finished(label)
-    assert facts is not None
+    if facts is None:
+        raise StorageError(f"the network {label!r} of {job.folder.path} is gone; run again, and it is made anew.")
     bench, masks = job.bench(label)
-    report = cost(bench, job.splits.test)
-    pruned = {layer.name: layer.weight.numel() for layer in bench.view.select(job.recipe.prune.layers)}
-    weights = sum(pruned.values())
+    weights = sum(layer.weight.numel() for layer in bench.view.select(job.recipe.prune.layers))
     return Outcome(
         group=job.recipe.budget,
         label=label,
@@ -250,16 +164,11 @@ def _outcome(job: Run, label: str) -> Outcome:
         sparsity=facts["sparsity"],
         weights=weights,
         kept=sum(masks.kept.values()) if masks else weights,
-        revived=facts.get("revived", 0),
+        revived=facts["revived"],
         curve=tuple(Point(**point) for point in facts["curve"]),
         seconds=facts["seconds"],
-        report=report,
+        report=profile(bench.view, [x for x, _ in job.splits.test.batches(EVALUATE)]),
     )
-
-
-def cost(bench: Bench, part: Part) -> Report:
-    """Measure size and cost of a network on a whole part."""
-    return profile(bench.view, [x for x, _ in part.batches(EVALUATE)])
 
 
 def notes(job: Run) -> dict[str, str]:
@@ -267,14 +176,15 @@ def notes(job: Run) -> dict[str, str]:
     recipe, splits = job.recipe, job.splits
     train, tune = recipe.train, recipe.prune
     env = environment(recipe, job.found.source)
+    stages = f"{' '.join(tune.layers)} ({tune.pattern}) to {', '.join(f'{s:.0%}' for s in tune.stages)}"
+    tuning = f"{tune.epochs} epochs of fine-tuning after each ({tune.optimizer}, learning rate {tune.lr:g}, batch {tune.batch}, fresh optimizer each)"
     return {
         "data": f"{recipe.data.name}: {len(splits.train.y):,} training, {len(splits.validation.y):,} validation (held out of the training "
         f"set, used for every choice and curve), {len(splits.test.y):,} test images (used once, at the end); licence: {job.found.licence}",
         "dense training": f"{train.epochs} epochs, {train.optimizer}, learning rate {train.lr:g} ({train.decay}), batch {train.batch}, "
         f"weight decay {train.weight_decay:g}",
-        "pruning": f"{' '.join(tune.layers)} ({tune.pattern}) to {', '.join(f'{s:.0%}' for s in tune.stages)}, {tune.epochs} epochs of fine-tuning "
-        f"after each ({tune.optimizer}, learning rate {tune.lr:g}, batch {tune.batch}, fresh optimizer each), the same for every method",
+        "pruning": f"{stages}, {tuning if tune.epochs else 'no fine-tuning'}, the same for every method",
         "calibration": f"{tune.calibration} batches of {tune.calibration_batch} training images",
         "versions": ", ".join(f"{name} {version}" for name, version in env["versions"].items()),
-        "machine": f"{env['machine']['cpu']}, {env['machine']['threads']} threads",
+        "machine": f"{env['machine']['cpu']}, {torch.get_num_threads()} threads, device {recipe.machine.device}, precision {recipe.machine.precision}",
     }

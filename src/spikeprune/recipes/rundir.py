@@ -3,13 +3,12 @@
 ::
 
     recipe.toml            the resolved recipe; running it again gives the run again
-    environment.json       versions, seed, machine, data
+    environment.json       versions, seed, machine, data; and those of each time that the run went on elsewhere
     metrics.jsonl          one line an epoch or pruning, of every phase
     checkpoint.safetensors where the running phase stands; gone when the run is finished
     networks/LABEL/        model.safetensors, masks.safetensors, training.json of every finished phase
     masks.safetensors, model.safetensors    those of the recipe's method
-    outcomes.json          the measured networks
-    report.html, report.md, report.json
+    report.html, report.md, report.json     the measured networks; the run is finished once report.json is there
     tensorboard/
 
 A phase is finished once its training.json is there, which is written last. All files but metrics.jsonl are whole or absent.
@@ -17,6 +16,7 @@ A phase is finished once its training.json is there, which is written last. All 
 
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Mapping
@@ -31,6 +31,21 @@ from spikeprune.errors import StorageError
 from spikeprune.files import read_json, read_tensors, write_bytes, write_json, write_tensors, write_text
 from spikeprune.masks import Masks, save
 from spikeprune.recipes.config import Recipe, load_recipe
+from spikeprune.report import Comparison, versions
+
+OWN = [
+    "recipe.toml",
+    "environment.json",
+    "metrics.jsonl",
+    "checkpoint.safetensors",
+    "networks",
+    "masks.safetensors",
+    "model.safetensors",
+    "report.html",
+    "report.md",
+    "report.json",
+    "tensorboard",
+]
 
 
 class RunDir:
@@ -47,15 +62,25 @@ class RunDir:
             StorageError: the directory holds another run, or something that is no run.
         """
         run = cls(path)
-        if fresh and run._file("recipe.toml").exists():
-            shutil.rmtree(run.path)
-        if run._file("recipe.toml").exists():
+        there = run._file("recipe.toml").exists()
+        if there and not fresh:
             run._refuse_other(recipe)
+            return run
+        if there:
+            run._clear()
         elif run.path.exists() and any(run.path.iterdir()):
             raise StorageError(f"{path} is not empty and holds no run; choose another folder with --out.")
-        else:
-            write_text(run._file("recipe.toml"), recipe.to_toml())
+        write_text(run._file("recipe.toml"), recipe.to_toml())
         return run
+
+    def _clear(self) -> None:
+        """Delete what a run writes, and nothing else that lies there."""
+        for name in OWN:
+            file = self._file(name)
+            if file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink(missing_ok=True)
 
     def _refuse_other(self, recipe: Recipe) -> None:
         there = self.recipe().model_dump()
@@ -85,9 +110,10 @@ class RunDir:
         self._file("checkpoint.safetensors").unlink(missing_ok=True)
 
     def finished(self, label: str) -> dict[str, Any] | None:
-        """Read the facts of a finished phase, or None."""
-        file = self.network(label) / "training.json"
-        return dict(read_json(file)) if file.exists() else None
+        """Read the facts of a finished phase; None if it is not finished, or a file of it is gone."""
+        folder = self.network(label)
+        whole = all((folder / name).exists() for name in ("model.safetensors", "masks.safetensors", "training.json"))
+        return dict(read_json(folder / "training.json")) if whole else None
 
     def network(self, label: str) -> Path:
         """Where a phase's network lies."""
@@ -123,7 +149,17 @@ class RunDir:
         file = self._file("checkpoint.safetensors")
         if not file.exists():
             return None
-        tensors, metadata = read_tensors(file)
+        try:
+            return self._restore(label, net, optimizer, *read_tensors(file))
+        except (StorageError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise StorageError(
+                f"{file} is damaged or of another run ({error}). Delete it and run again: the phase then starts anew."
+            ) from error
+
+    @staticmethod
+    def _restore(
+        label: str, net: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], metadata: dict[str, str]
+    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
         rest = json.loads(metadata["state"])
         if rest["facts"]["label"] != label:
             return None
@@ -151,11 +187,13 @@ class RunDir:
         """Read metrics.jsonl; a line cut short by a kill is left out."""
         file = self._file("metrics.jsonl")
         rows = []
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(row, dict) and {"phase", "epoch"} <= row.keys():
+                rows.append(row)
         return rows
 
     def rewind(self, label: str, epochs: int) -> None:
@@ -167,6 +205,20 @@ class RunDir:
 
     def _file(self, name: str) -> Path:
         return self.path / name
+
+    def report(self) -> Comparison | None:
+        """Read the measured networks of a finished run, or None."""
+        file = self._file("report.json")
+        return Comparison.from_dict(read_json(file)) if file.exists() else None
+
+    def note_environment(self, now: Mapping[str, Any]) -> None:
+        """Keep what the numbers depend on; where the run goes on in another environment, that one too."""
+        file = self._file("environment.json")
+        first = dict(read_json(file)) if file.exists() else dict(now)
+        seen = [{k: v for k, v in first.items() if k != "resumed"}, *first.get("resumed", [])]
+        if dict(now) not in seen:
+            first["resumed"] = [*first.get("resumed", []), dict(now)]
+        write_json(file, first)
 
     def write(self, name: str, content: str) -> Path:
         """Write a text file of the run in one step."""
@@ -180,10 +232,6 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def environment(recipe: Recipe, source: str) -> dict[str, Any]:
     """Say what the numbers of a run depend on besides the recipe."""
-    import platform
-
-    from spikeprune.report import versions
-
     cpu = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor()
     )

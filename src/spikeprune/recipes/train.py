@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spikeprune.data import DataSet, Images, holdout
-from spikeprune.errors import MissingExtra, NonFinite
+from spikeprune.errors import MissingExtra, NonFinite, RecipeError
 from spikeprune.recipes.config import Machine, Prune, Recipe, Train
 from spikeprune.view.model_view import ModelView, model_view
 from spikeprune.zoo import SpikingMLP
@@ -71,18 +71,23 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class Bench:
-    """A network on its device with precision, as Lightning Fabric sets it up, and the view that runs it.
+    """A network on the device and in the precision that Lightning Fabric sets up, and the view that runs it.
 
     Attributes:
-        net: the plain network, whose state is saved.
-        view: of the network; its forward goes through Fabric, so that precision applies.
+        net: the network; its weights stay float32.
+        view: of the network; its forward runs under Fabric's autocast, so that precision applies.
     """
 
     def __init__(self, net: nn.Module, example: Tensor, machine: Machine) -> None:
-        self.fabric = make_fabric(machine)
-        self.net = net
-        wrapped = self.fabric.setup_module(net)
-        self.view: ModelView = model_view(net, example.to(self.fabric.device), forward=lambda _, x: wrapped(x))
+        fabric = make_fabric(machine)
+        self.net = net.to(fabric.device)
+
+        def forward(net: nn.Module, x: Tensor) -> Tensor:
+            with fabric.autocast():
+                counts: Tensor = net(x)
+            return counts.float()
+
+        self.view: ModelView = model_view(self.net, example.to(fabric.device), forward=forward)
 
     def optimizer(self, table: Train | Prune) -> Optimizer:
         """Make the optimizer that a recipe's table describes."""
@@ -99,12 +104,18 @@ def make_fabric(machine: Machine) -> Any:
 
     Raises:
         MissingExtra: Fabric is not installed.
+        RecipeError: the machine has no such device, or the device no such precision.
     """
     try:
         from lightning_fabric import Fabric
     except ImportError as error:
         raise MissingExtra.of("lightning-fabric", "recipes", "running recipes") from error
-    return Fabric(accelerator=machine.device, devices=1, precision=machine.precision)
+    try:
+        return Fabric(accelerator=machine.device, devices=1, precision=machine.precision)
+    except (RuntimeError, ValueError) as error:
+        raise RecipeError(
+            f"machine.device = {machine.device!r} with precision {machine.precision!r} does not work here: {error} Use 'auto'."
+        ) from error
 
 
 def make_net(recipe: Recipe, found: DataSet) -> SpikingMLP:
@@ -117,7 +128,7 @@ def make_net(recipe: Recipe, found: DataSet) -> SpikingMLP:
 
 def loss_fn(counts: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the spike counts."""
-    return F.cross_entropy(counts.float(), labels)
+    return F.cross_entropy(counts, labels)
 
 
 def epoch(
@@ -149,7 +160,7 @@ def epoch(
             before(step)
             optimizer.zero_grad()
             loss = loss_fn(bench.view(x), y)
-            bench.fabric.backward(loss)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += float(loss.detach()) * len(y)
             after()

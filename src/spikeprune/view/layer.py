@@ -1,13 +1,15 @@
 """A synaptic layer: a linear map or convolution of one weight, and where time and batch lie in what it is given."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikeprune.errors import LayoutError, ModelError
+from spikeprune.errors import LayoutError, ModelError, NonFinite
 
 SYNAPTIC = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -60,6 +62,20 @@ class Layer:
                 )
             return inputs.reshape(timesteps, -1, *inputs.shape[1:])
         return inputs.unsqueeze(0)
+
+
+def check_weights(layers: Iterable[Layer]) -> None:
+    """Raise NonFinite if a weight of the layers is NaN or infinite."""
+    for layer in layers:
+        refuse_nonfinite(layer.weight, "weights", layer.name, "Go back to a checkpoint from before training diverged.")
+
+
+def refuse_nonfinite(values: Tensor, what: str, name: str, advice: str) -> None:
+    """Raise NonFinite, with counts, if any of the values is NaN or infinite; `name` is the layer's."""
+    finite = torch.isfinite(values.detach())
+    if not bool(finite.all()):
+        bad = int((~finite).sum())
+        raise NonFinite(f"{bad} of {values.numel()} {what} of layer {name!r} are NaN or infinite. {advice}")
 
 
 def apply_synapses(module: nn.Module, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

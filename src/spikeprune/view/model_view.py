@@ -37,6 +37,11 @@ class ModelView:
         neurons: its spiking neurons by qualified name, in the order in which they are called.
         timesteps: T, as the neurons see it.
         uncounted: names of weight-like parameters (two or more axes) that belong to no layer.
+
+    Example:
+        >>> view = model_view(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.rand(5, 4), spiking=False)
+        >>> view.layers[0].kind, view.timesteps, view(torch.rand(2, 4)).shape
+        ('Linear', 1, torch.Size([2, 3]))
     """
 
     def __init__(self, net: nn.Module, adapter: Adapter | None, forward: Forward, found: Survey) -> None:
@@ -96,7 +101,7 @@ class ModelView:
         """Lend the model for a pass: evaluation mode, neurons at rest, noise from `seed`; all left as found after.
 
         Training flags, neuron state, buffers and attributes, and the random state of the CPU and of the model's devices
-        return.
+        return; for the limits see `left_as_found`.
         """
         with left_as_found(self.net, seed=seed):
             self.net.eval()
@@ -157,7 +162,12 @@ def _adapter(net: nn.Module) -> Adapter:
 
 @contextmanager
 def left_as_found(net: nn.Module, *, seed: int = 0) -> Iterator[None]:
-    """Return training flags, buffers, neuron state and attributes of all modules, and random states as they were."""
+    """Return training flags, buffers, neuron state and attributes of all modules, and random states as they were.
+
+    An attribute that the pass sets, even anew to another object, returns to the object that it was. What the model's
+    forward changes in place *inside* such an object is not undone: a list that it appends to, a counter in a dict, a
+    tensor that is neither buffer nor neuron state, anything outside of the model.
+    """
     states = [(module, _snapshot(module)) for module in net.modules()]
     devices = sorted({p.device.index or 0 for p in net.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices=devices):

@@ -1,5 +1,7 @@
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -186,3 +188,13 @@ def test_allocations_leave_their_arguments_and_give_ints(allocation):
     assert keep == {"a": 6}
     assert type(keep["a"]) is int
     assert torch.equal(weight, torch.arange(12.0).reshape(3, 4))
+
+
+@pytest.mark.parametrize("sparsity", [np.float32(0.5), np.float64(0.5), np.float16(0.5), Fraction(1, 2)])
+def test_kept_takes_any_real_number(sparsity):
+    assert kept(2**25 + 2, sparsity) == 2**24 + 1  # more than float32 can count
+
+
+def test_kept_refuses_numpys_truth():
+    with pytest.raises(SparsityError):
+        kept(10, np.bool_(True))

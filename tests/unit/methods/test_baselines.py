@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from spikeprune import Masks
-from spikeprune.errors import SparsityError
+from spikeprune.errors import MethodError, SparsityError
 from spikeprune.kernel.allocate import erdos_renyi, lamp, uniform
 from spikeprune.kernel.patterns import Channel
 from spikeprune.methods import Magnitude, Random
@@ -82,3 +82,13 @@ def test_random_spreads_over_the_layers_by_chance():
     kept = Random()(pair, {}, Masks({}), 0.9).kept
     assert sum(kept.values()) == 2000
     assert 850 < kept["a"] < 1150
+
+
+@pytest.mark.parametrize("kind", [Magnitude, Random])
+def test_names_in_place_of_parts_are_refused(kind):
+    with pytest.raises(MethodError, match=r"allocation is 'lamp', but must be a function, such as allocate\.lamp"):
+        kind(allocation="lamp")
+    with pytest.raises(MethodError, match=r"pattern is 'column', but must be a pattern, such as patterns\.Channel\(dim=1\)"):
+        kind(pattern="column")
+    with pytest.raises(MethodError, match="but must be a pattern"):
+        kind(pattern=Channel)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from spikeprune import Masks, Need
-from spikeprune.errors import MeasureError, SparsityError
+from spikeprune.errors import MeasureError, MethodError, SparsityError
 from spikeprune.kernel.patterns import Channel, Unstructured
 from spikeprune.methods import CQP, Magnitude
 from spikeprune.view.layer import Layer, Layout
@@ -123,3 +123,9 @@ def test_a_bad_protection_is_refused(protect):
 def test_it_needs_gradients_and_is_a_value():
     assert CQP.needs == {Need.WEIGHT_GRADIENT}
     assert CQP(0.5) == CQP()
+
+
+@pytest.mark.parametrize("pattern", ["column", Channel, None])
+def test_what_is_no_pattern_is_refused(pattern):
+    with pytest.raises(MethodError, match=r"but must be a pattern, such as patterns\.Channel\(dim=1\)"):
+        CQP(pattern=pattern)

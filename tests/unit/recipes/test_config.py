@@ -116,3 +116,9 @@ def test_the_label_names_the_options_that_are_not_default():
 def test_every_listed_method_can_be_built(name):
     method = build(METHODS[name].spec(name=name), "column" if name != "erk" else "unstructured", seed=1)
     assert isinstance(method.needs, frozenset)
+
+
+@pytest.mark.parametrize("about", ["x \U0001f642", 'quotes " and \\ back', "tab\tline\nend", "del\x7f", "[brackets]"])
+def test_any_text_reads_back(about):
+    recipe = check(table(about=about), "mine")
+    assert check(tomllib.loads(recipe.to_toml()), "mine") == recipe

@@ -145,7 +145,7 @@ def fail_measure(net, x):
     view = model_view(net, x)
     net.fail = True
     try:
-        with pytest.raises(RuntimeError, match="the model broke"):
+        with pytest.raises(MeasureError, match=r"batch 0, of shape .*the model broke"):
             measure(view, [x], {Need.INPUT_COUNT, Need.SPIKE_RATE})
     finally:
         net.fail = False

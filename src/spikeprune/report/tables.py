@@ -2,13 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from spikeprune.findings import Spread
-
-if TYPE_CHECKING:
-    from spikeprune.metrics import LayerCost
-    from spikeprune.report import Report
+from spikeprune.metrics import LayerCost
+from spikeprune.report.cost import Report
+from spikeprune.report.findings import Spread
 
 COST_TITLES = (
     "layer",
@@ -43,7 +40,7 @@ class Table:
     name: str
 
 
-def totals(report: "Report") -> list[tuple[str, str]]:
+def totals(report: Report) -> list[tuple[str, str]]:
     """Give (number, what it is) of the whole network."""
     return [
         (f"{100 * report.density:.2f} %", f"density: {report.nonzero:,} of {report.weights:,} weights"),
@@ -53,13 +50,13 @@ def totals(report: "Report") -> list[tuple[str, str]]:
     ]
 
 
-def cost_table(reports: "Sequence[Report]", name: str) -> Table:
+def cost_table(reports: Sequence[Report], name: str) -> Table:
     """Give a row a layer, mean and deviation over the reports of one network, which have the same layers."""
     rows = [_cost_row(layers) for layers in zip(*(report.layers for report in reports), strict=True)]
     return Table(COST_TITLES, rows, COST_CAPTION, name)
 
 
-def _cost_row(layers: "Sequence[LayerCost]") -> tuple[str, ...]:
+def _cost_row(layers: Sequence[LayerCost]) -> tuple[str, ...]:
     first = layers[0]
 
     def spread(name: str, spec: str, factor: float = 1.0) -> str:
@@ -72,7 +69,7 @@ def _cost_row(layers: "Sequence[LayerCost]") -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def remarks(group: "Mapping[str, Sequence[Report]]") -> list[str]:
+def remarks(group: Mapping[str, Sequence[Report]]) -> list[str]:
     """Say where the energy comes from, and what is in no number."""
     reports = [report for found in group.values() for report in found]
     said = [f"Energy: {'; '.join(_distinct(report.energy_source for report in reports))}. {LEFT_OUT}"]
@@ -84,7 +81,7 @@ def remarks(group: "Mapping[str, Sequence[Report]]") -> list[str]:
     return said
 
 
-def measured(group: "Mapping[str, Sequence[Report]]") -> dict[str, str]:
+def measured(group: Mapping[str, Sequence[Report]]) -> dict[str, str]:
     """Give the conditions of the measurement."""
     reports = [report for found in group.values() for report in found]
     return {

@@ -3,19 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from spikeprune.drawing import FAINT, INK, Look, draw, folded, legend, legend_height, mean_deviation, order, short
+from spikeprune.report.cost import Report
+from spikeprune.report.drawing import FAINT, INK, Look, draw, folded, legend, legend_height, mean_deviation, order, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from spikeprune.report import Report
-
 SHADES = ("#0b2c48", "#1f5a7a", "#3f8796", "#72afa8", "#a9cdb8", "#d3e2c4", "#efe9cf", "#c9c9c9")
 Part = tuple[str, str, dict[str, float]]
 
 
-def layer_densities(name: str, group: "Mapping[str, Sequence[Report]]", styles: Mapping[str, Look]) -> str:
+def layer_densities(name: str, group: Mapping[str, Sequence[Report]], styles: Mapping[str, Look]) -> str:
     """Draw the density of each layer, a bar a network; the axis is linear or, where a bar would vanish, logarithmic."""
     layers = _layer_names(group)
     labels = order(group)
@@ -43,13 +42,13 @@ def layer_densities(name: str, group: "Mapping[str, Sequence[Report]]", styles: 
     return draw(name, "Density of each layer", height, paint)
 
 
-def density_scale(group: "Mapping[str, Sequence[Report]]") -> str:
+def density_scale(group: Mapping[str, Sequence[Report]]) -> str:
     """Choose the axis of the densities: logarithmic when the smallest bar would be under a fiftieth of the axis."""
     found = [density for density in _densities(group) if density > 0]
     return "log" if found and min(found) < 2 else "linear"
 
 
-def energy_split(name: str, group: "Mapping[str, Sequence[Report]]") -> str:
+def energy_split(name: str, group: Mapping[str, Sequence[Report]]) -> str:
     """Draw the energy of a sample, a bar a network, split by layer; layers that multiply are hatched.
 
     Several networks are drawn twice, in nanojoule and as shares, since pruning leaves bars too short to see their parts.
@@ -88,7 +87,7 @@ def _stack(axes: "Axes", labels: Sequence[str], parts: "Sequence[Part]", factors
     _plain_ticks(axes)
 
 
-def _energy_parts(group: "Mapping[str, Sequence[Report]]") -> "list[Part]":
+def _energy_parts(group: Mapping[str, Sequence[Report]]) -> "list[Part]":
     """Give (text, hatch, label -> mean nJ) a layer; beyond what shades can tell apart, the small layers become one."""
     parts: dict[tuple[str, bool], dict[str, float]] = {}
     for label, found in group.items():
@@ -134,9 +133,9 @@ def _plain_ticks(axes: "Axes") -> None:
     axes.grid(axis="x", color=FAINT)
 
 
-def _layer_names(group: "Mapping[str, Sequence[Report]]") -> list[str]:
+def _layer_names(group: Mapping[str, Sequence[Report]]) -> list[str]:
     return list(dict.fromkeys(x.name for found in group.values() for report in found for x in report.layers))
 
 
-def _densities(group: "Mapping[str, Sequence[Report]]") -> list[float]:
+def _densities(group: Mapping[str, Sequence[Report]]) -> list[float]:
     return [100 * x.density for found in group.values() for report in found for x in report.layers]

@@ -1,68 +1,18 @@
 """Several networks side by side: what each run came to, grouped over seeds, with the spread shown.
 
-An `Outcome` is one network of one run, a `Comparison` many of them. Networks are compared only where their budget is the
+A `Comparison` is many outcomes. Networks are compared only where their budget is the
 same: outcomes carry the description of their budget, and each budget is a group of its own.
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from spikeprune.findings import RULE, Spread, findings
-from spikeprune.report import Report, table
-
-
-@dataclass(frozen=True)
-class Point:
-    """One stop on the way to the target: accuracies on the validation split, as fractions."""
-
-    sparsity: float
-    pruned: float
-    tuned: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One network at the end of a run.
-
-    Attributes:
-        group: what was the same for all that may be compared: recipe, data, network, budget.
-        label: the method, or "dense" for the network before pruning.
-        seed: of the run.
-        accuracy, validation: on the test set, touched once, and on the validation split; fractions.
-        sparsity: what was asked of the pruned layers; 0 for the dense network.
-        weights, kept: weights of the layers that the run prunes, and how many of them are kept.
-        revived: dead weights that are not zero at the end.
-        curve: validation accuracy at each target on the way.
-        seconds: wall time of the pruning and fine-tuning (of the training, for "dense").
-        report: size and cost, measured on test samples.
-    """
-
-    group: str
-    label: str
-    seed: int
-    accuracy: float
-    validation: float
-    sparsity: float
-    weights: int
-    kept: int
-    revived: int
-    curve: tuple[Point, ...]
-    seconds: float
-    report: Report
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the outcome as JSON values."""
-        own = {k: v for k, v in vars(self).items() if k not in ("curve", "report")}
-        return own | {"curve": [asdict(point) for point in self.curve], "report": self.report.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Outcome":
-        """Build the outcome that `to_dict` described."""
-        rest = {k: v for k, v in data.items() if k not in ("curve", "report")}
-        curve = tuple(Point(**point) for point in data["curve"])
-        return cls(**rest, curve=curve, report=Report.from_dict(data["report"]))
+from spikeprune.errors import StorageError
+from spikeprune.report.cost import table
+from spikeprune.report.findings import RULE, Spread, findings
+from spikeprune.report.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -79,19 +29,37 @@ class Comparison:
 
     @classmethod
     def joined(cls, parts: Iterable["Comparison"]) -> "Comparison":
-        """Put comparisons together; a network that two of them hold (same budget, label and seed) is taken once."""
+        """Put comparisons together; a network that two of them hold (same budget, label and seed) is taken once.
+
+        Raises:
+            StorageError: two of them are not the same network after all: accuracy, kept weights or SynOps differ.
+        """
         outcomes: dict[tuple[str, str, int], Outcome] = {}
         notes: dict[str, Mapping[str, str]] = {}
         for part in parts:
             notes = {**part.notes, **notes}
             for outcome in part.outcomes:
-                outcomes.setdefault((outcome.group, outcome.label, outcome.seed), outcome)
+                first = outcomes.setdefault((outcome.group, outcome.label, outcome.seed), outcome)
+                if _numbers(first) != _numbers(outcome):
+                    raise StorageError(_clash(first, outcome))
         return cls(tuple(outcomes.values()), notes)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Comparison":
-        """Build the comparison that `to_json` described."""
-        return cls(tuple(Outcome.from_dict(outcome) for outcome in data["outcomes"]), data["notes"])
+        """Build the comparison that `to_json` described.
+
+        Raises:
+            StorageError: keys are missing or unknown, or of the wrong kind.
+        """
+        try:
+            outcomes = tuple(Outcome.from_dict(outcome) for outcome in data["outcomes"])
+            notes = {group: dict(facts.items()) for group, facts in data["notes"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StorageError(
+                f"this is not a report that this version reads ({type(error).__name__}: {error}): it is damaged, or of another version of "
+                "spikeprune. Make it anew from its run."
+            ) from error
+        return cls(outcomes, notes)
 
     def groups(self) -> dict[str, dict[str, list[Outcome]]]:
         """Sort the outcomes: group -> label -> one a seed."""
@@ -127,9 +95,9 @@ class Comparison:
         Raises:
             MissingExtra: jinja2 or matplotlib is not installed.
         """
-        from spikeprune.page import comparison_page
+        from spikeprune.report.page import comparison_page
 
-        return comparison_page(self, TITLES, CAPTION)
+        return comparison_page(self)
 
 
 TITLES = (
@@ -149,6 +117,23 @@ CAPTION = (
     "SynOps and energy: per sample, over all timesteps; effective = non-zero inputs x non-zero fan-out, dense = non-zero inputs x full "
     "fan-out. Time: pruning and fine-tuning (training, for dense). Revived: dead weights that are not zero at the end."
 )
+
+
+def _numbers(outcome: Outcome) -> tuple[float, ...]:
+    """What two runs of one network agree in; their wall time differs."""
+    return outcome.accuracy, outcome.kept, outcome.report.synops_effective, outcome.report.synops_dense
+
+
+def _clash(first: Outcome, second: Outcome) -> str:
+    both = " and ".join(
+        f"group {outcome.group!r}, label {outcome.label!r}, seed {outcome.seed} (accuracy {outcome.accuracy:.4%}, {outcome.kept:,} kept, "
+        f"{outcome.report.synops_effective:,.1f} SynOps)"
+        for outcome in (first, second)
+    )
+    return (
+        f"two runs hold different networks under one name: {both}. The runs differ in something that their budget does not say, "
+        "such as precision or machine; compare them apart."
+    )
 
 
 def _row(label: str, found: list[Outcome]) -> tuple[str, ...]:

@@ -3,10 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from spikeprune.compare import Outcome
+from spikeprune.report.outcome import Outcome
 
 DENSE = "dense"
 RULE = (
@@ -45,7 +43,7 @@ class Spread:
         return text if self.deviation is None else f"{text} ± {format(self.deviation, spec)}"
 
 
-def findings(group: "Mapping[str, Sequence[Outcome]]") -> list[tuple[str, str]]:
+def findings(group: Mapping[str, Sequence[Outcome]]) -> list[tuple[str, str]]:
     """Say in one sentence a network what it came to: the dense one first, then by test accuracy at the same sparsity.
 
     Args:
@@ -78,7 +76,7 @@ def gap(own: Mapping[int, float], other: Mapping[int, float]) -> Spread | None:
     return Spread.of(own[seed] - other[seed] for seed in sorted(shared)) if shared else None
 
 
-def _dense(found: "Sequence[Outcome]") -> str:
+def _dense(found: Sequence[Outcome]) -> str:
     accuracy = Spread.of(100 * outcome.accuracy for outcome in found)
     synops = Spread.of(outcome.report.synops_effective for outcome in found)
     energy = Spread.of(outcome.report.energy_pj / 1000 for outcome in found)
@@ -112,7 +110,7 @@ def _distance(own: Mapping[int, float], other: Mapping[int, float], name: str) -
     return f"{size:.2f} points {'above' if found.mean > 0 else 'below'} {name} ({trust})"
 
 
-def _cost(group: "Mapping[str, Sequence[Outcome]]", label: str) -> str:
+def _cost(group: Mapping[str, Sequence[Outcome]], label: str) -> str:
     reports = [outcome.report for outcome in group[label]]
     density = f". Density {Spread.of(100 * report.density for report in reports):.2f} %"
     dense = [outcome.report for outcome in group.get(DENSE, ())]

@@ -129,7 +129,7 @@ class Report:
         Raises:
             MissingExtra: jinja2 or matplotlib is not installed.
         """
-        from spikeprune.page import report_page
+        from spikeprune.report.page import report_page
 
         return report_page(self)
 

@@ -6,18 +6,17 @@ drawn, go in as they are.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from spikeprune.bars import density_scale, energy_split, layer_densities
-from spikeprune.drawing import Look, looks, order
 from spikeprune.errors import MissingExtra
-from spikeprune.figures import accuracy_curve, spike_rates
-from spikeprune.findings import DENSE, RULE, findings
-from spikeprune.tables import Table, cost_table, measured, remarks, totals
-
-if TYPE_CHECKING:
-    from spikeprune.compare import Comparison, Outcome
-    from spikeprune.report import Report
+from spikeprune.report.bars import density_scale, energy_split, layer_densities
+from spikeprune.report.compare import CAPTION, TITLES, Comparison
+from spikeprune.report.cost import Report
+from spikeprune.report.drawing import Look, looks, order
+from spikeprune.report.figures import accuracy_curve, spike_rates
+from spikeprune.report.findings import DENSE, RULE, findings
+from spikeprune.report.outcome import Outcome
+from spikeprune.report.tables import Table, cost_table, measured, remarks, totals
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,8 @@ class Section:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
-def comparison_page(comparison: "Comparison", titles: Sequence[str], caption: str) -> str:
+def comparison_page(comparison: Comparison) -> str:
     """Lay out a comparison, a section a group.
-
-    Args:
-        comparison: the outcomes.
-        titles: of the table that `comparison.rows` fills.
-        caption: what its columns mean.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is not installed.
@@ -59,12 +53,12 @@ def comparison_page(comparison: "Comparison", titles: Sequence[str], caption: st
     styles = looks(label for group in groups.values() for label in group)
     sections = []
     for i, (name, group) in enumerate(groups.items()):
-        table = Table(titles, comparison.rows(name), caption, "Results")
+        table = Table(TITLES, comparison.rows(name), CAPTION, "Results")
         sections.append(_group(f"group-{i}", name, group, table, comparison.notes.get(name, {}), styles))
     return render("Pruning methods compared", sections)
 
 
-def report_page(report: "Report") -> str:
+def report_page(report: Report) -> str:
     """Lay out the cost of one network.
 
     Raises:
@@ -94,7 +88,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
     except ImportError as error:
         raise MissingExtra.of("jinja2", "recipes", "the HTML report") from error
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("spikeprune", "templates"),
+        loader=jinja2.PackageLoader("spikeprune.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -107,7 +101,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
 def _group(
     anchor: str,
     name: str,
-    group: "Mapping[str, Sequence[Outcome]]",
+    group: Mapping[str, Sequence[Outcome]],
     table: Table,
     notes: Mapping[str, str],
     styles: Mapping[str, Look],
@@ -130,7 +124,7 @@ def _group(
     )
 
 
-def _cost_plots(anchor: str, group: "Mapping[str, Sequence[Report]]", styles: Mapping[str, Look]) -> list[Plot]:
+def _cost_plots(anchor: str, group: Mapping[str, Sequence[Report]], styles: Mapping[str, Look]) -> list[Plot]:
     over = (
         f"measured on test samples{_over(group)}"
         if len(group) > 1
@@ -149,7 +143,7 @@ def _cost_plots(anchor: str, group: "Mapping[str, Sequence[Report]]", styles: Ma
     return [*plots, Plot(energy_split(f"{anchor}-energy", group), words)]
 
 
-def _curve_caption(group: "Mapping[str, Sequence[Outcome]]") -> str:
+def _curve_caption(group: Mapping[str, Sequence[Outcome]]) -> str:
     shifted = " Points are set side by side where they would hide each other." if len(group) > 2 else ""
     line = " The black line is the dense network." if DENSE in group else ""
     return (

@@ -4,18 +4,17 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from spikeprune.drawing import INK, Look, draw, folded, legend, legend_height, mean_deviation, order
-from spikeprune.findings import DENSE
+from spikeprune.report.cost import Report
+from spikeprune.report.drawing import INK, Look, draw, folded, legend, legend_height, mean_deviation, order
+from spikeprune.report.findings import DENSE
+from spikeprune.report.outcome import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from spikeprune.compare import Outcome
-    from spikeprune.report import Report
 
-
-def accuracy_curve(name: str, group: "Mapping[str, Sequence[Outcome]]", styles: Mapping[str, Look]) -> str:
+def accuracy_curve(name: str, group: Mapping[str, Sequence[Outcome]], styles: Mapping[str, Look]) -> str:
     """Draw validation accuracy against sparsity: after fine-tuning above, right after pruning below.
 
     Each panel has its own scale, since what fine-tuning wins back would hide what is left between the methods.
@@ -45,7 +44,7 @@ def accuracy_curve(name: str, group: "Mapping[str, Sequence[Outcome]]", styles: 
     return draw(name, "Validation accuracy against sparsity", 4.4 + legend_height(shown), paint)
 
 
-def spike_rates(name: str, group: "Mapping[str, Sequence[Report]]", styles: Mapping[str, Look]) -> str:
+def spike_rates(name: str, group: Mapping[str, Sequence[Report]], styles: Mapping[str, Look]) -> str:
     """Draw the spike rate at each timestep, a panel a neuron layer, a line a network."""
     neurons = list(dict.fromkeys(neuron for found in group.values() for report in found for neuron in report.rates))
     labels = order(group)
@@ -71,7 +70,7 @@ def spike_rates(name: str, group: "Mapping[str, Sequence[Report]]", styles: Mapp
     return draw(name, "Spike rate of each neuron layer at each timestep", 0.5 + legend_height(labels) + 1.35 * rows, paint)
 
 
-def _curve(axes: "Axes", found: "Sequence[Outcome]", look: Look, moment: str, shift: float) -> None:
+def _curve(axes: "Axes", found: Sequence[Outcome], look: Look, moment: str, shift: float) -> None:
     stops = sorted({point.sparsity for outcome in found for point in outcome.curve})
     at = [[100 * getattr(p, moment) for outcome in found for p in outcome.curve if p.sparsity == stop] for stop in stops]
     means, deviations = zip(*map(mean_deviation, at), strict=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spikeprune.errors import MissingExtra
-from spikeprune.findings import DENSE, Spread
+from spikeprune.report.findings import DENSE, Spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

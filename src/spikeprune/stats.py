@@ -1,0 +1,84 @@
+"""What a measuring pass can be asked for, and what it gives: means by layer, and NotMeasured for all that was not asked."""
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from types import MappingProxyType
+
+from torch import Tensor
+
+from spikeprune.errors import NotMeasured
+
+
+class Need(Enum):
+    """A statistic that a method or a metric asks the pass for.
+
+    Example:
+        >>> from spikeprune import methods
+        >>> Need.WEIGHT_GRADIENT in methods.CQP().needs
+        True
+    """
+
+    WEIGHT_GRADIENT = "weight_gradient"
+    """Mean over batches of |dL/dw|, through the surrogate and all timesteps; of the weight's shape."""
+    INPUT_COUNT = "input_count"
+    """Mean number of non-zero inputs a sample; (T, channels, space ...), or (1, ...) for a layer called once a pass."""
+    SPIKE_RATE = "spike_rate"
+    """Spikes a neuron and timestep of every neuron layer; (T,), read from `Stats.rates`."""
+
+
+GRADIENTS = frozenset({Need.WEIGHT_GRADIENT})
+
+
+class LayerStats:
+    """What was gathered of one layer; reading what was not gathered raises NotMeasured."""
+
+    def __init__(
+        self, name: str, values: Mapping[Need, Tensor], *, binary: bool, absent: Mapping[Need, str] = MappingProxyType({})
+    ) -> None:
+        self._name, self._values, self._binary, self._absent = name, values, binary, absent
+
+    @property
+    def weight_gradient(self) -> Tensor:
+        """Mean over batches of |dL/dw|, float64, of the weight's shape."""
+        return self._read(Need.WEIGHT_GRADIENT)
+
+    @property
+    def input_count(self) -> Tensor:
+        """Mean number of non-zero inputs a sample, float64: (T, channels, space ...), or (1, ...) if called once a pass."""
+        return self._read(Need.INPUT_COUNT)
+
+    @property
+    def binary_input(self) -> bool:
+        """Whether every input seen was -1, 0 or 1: then a synapse adds; otherwise it multiplies and adds."""
+        self._read(Need.INPUT_COUNT)
+        return self._binary
+
+    def _read(self, need: Need) -> Tensor:
+        if need not in self._values:
+            why = self._absent.get(need, f"; add Need.{need.name} to the needs of measure().")
+            raise NotMeasured(f"{need.value} of layer {self._name!r} was not gathered{why}")
+        return self._values[need]
+
+
+class Stats(Mapping[str, LayerStats]):
+    """Means from one pass, by layer name, and how large the pass was."""
+
+    def __init__(self, layers: Mapping[str, LayerStats], rates: Mapping[str, Tensor] | None, batches: int, samples: int) -> None:
+        self._layers, self._rates = layers, rates
+        self.batches, self.samples = batches, samples
+
+    @property
+    def rates(self) -> Mapping[str, Tensor]:
+        """Spikes a neuron and timestep, float64 (T,), by the neuron layer's name."""
+        if self._rates is None:
+            raise NotMeasured("spike rates were not gathered; add Need.SPIKE_RATE to the needs of measure().")
+        return self._rates
+
+    def __getitem__(self, name: str) -> LayerStats:
+        return self._layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
