@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from spikeprune.errors import NonFinite, UnsupportedOptimizer
 from spikeprune.masks import Masks, refuse_other
-from spikeprune.view.model_view import ModelView
+from spikeprune.view.model_view import ModelView, check_view
 
 
 def gates(view: ModelView, masks: Masks) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
@@ -35,6 +35,7 @@ class Holder:
     """The hooks of one `hold`; `release` takes them off."""
 
     def __init__(self, optimizer: Optimizer, view: ModelView, masks: Masks) -> None:
+        check_view(view)
         refuse_unreachable(optimizer)
         _refuse_foreign(optimizer, view)
         refuse_other(masks)

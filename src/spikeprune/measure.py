@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from spikeprune.errors import EmptyCalibration, LayoutError, MeasureError, MissingLoss, NonFinite, SpikepruneError
 from spikeprune.stats import GRADIENTS, LayerStats, Need, Stats
 from spikeprune.view.layer import Layer, Layout, check_weights, refuse_nonfinite
-from spikeprune.view.model_view import ModelView
+from spikeprune.view.model_view import ModelView, check_view
 
 __all__ = ["LossFn", "Need", "Stats", "measure"]
 
@@ -50,6 +50,7 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
         >>> measure(view, [torch.tensor([[0.5, 0.0]])], {Need.INPUT_COUNT})[""].input_count
         tensor([[1., 0.]], dtype=torch.float64)
     """
+    check_view(view)
     _check_needs(needs, loss_fn)
     _check_batches(batches)
     check_weights(view.layers)

@@ -15,7 +15,7 @@ from spikeprune.masks import Masks, refuse_other
 from spikeprune.measure import LossFn, measure
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer, check_weights
-from spikeprune.view.model_view import ModelView
+from spikeprune.view.model_view import ModelView, check_view
 
 
 class Method(Protocol):
@@ -75,6 +75,7 @@ def prune(
 
 
 def _select(view: ModelView, names: str | Iterable[str] | None) -> tuple[Layer, ...]:
+    check_view(view)
     chosen = view.select(names)
     if not chosen:
         known = ", ".join(layer.name for layer in view.layers)

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import small_nets
-from spikeprune import Masks, Pruner, model_view, prune
+from spikeprune import Masks, Need, Pruner, hold, measure, model_view, prune
 from spikeprune.errors import (
     EmptyCalibration,
     MaskMismatch,
     MethodError,
     MissingLoss,
+    ModelError,
     NonFinite,
     NoPrunableLayers,
     NotMeasured,
@@ -364,3 +365,16 @@ def test_a_wrong_state_is_refused_and_changes_nothing(state, told):
     with pytest.raises(MaskMismatch, match=told):
         pruner.load_state_dict(state)
     assert (pruner.steps, pruner.masks == masks) == (1, True)
+
+
+def test_a_model_in_place_of_a_view_is_told_how_to_make_one():
+    net = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    for call in (
+        lambda: prune(net, Magnitude(), 0.5),
+        lambda: Pruner(net, Magnitude(), once(0.5)),
+        lambda: measure(net, [torch.rand(1, 4)], {Need.INPUT_COUNT}),
+        lambda: hold(optimizer, net, Masks({})).__enter__(),
+    ):
+        with pytest.raises(ModelError, match=r"Linear was given; make one with model_view"):
+            call()

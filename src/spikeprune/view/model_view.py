@@ -148,6 +148,16 @@ def model_view(net: nn.Module, example: Any, *, forward: Forward | None = None, 
     return ModelView(net, adapter, forward, found)
 
 
+def check_view(view: object) -> None:
+    """Refuse what is no view, such as the model itself.
+
+    Raises:
+        ModelError: it is no ModelView.
+    """
+    if not isinstance(view, ModelView):
+        raise ModelError(f"a view is needed, but {type(view).__name__} was given; make one with model_view(net, example).")
+
+
 def _adapter(net: nn.Module) -> Adapter:
     users = [(name, adapter) for name, adapter in loaded() if any(adapter.is_neuron(m) for m in net.modules())]
     if len(users) > 1:
