@@ -52,7 +52,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	touch $@ $(VENV)/.recipes
 
-# The figures of results/: about half an hour on two cores. Needs MNIST and Fashion-MNIST; see docs/guides/data.md.
+# The figures of results/: some twenty minutes on two cores. Needs MNIST and Fashion-MNIST; see docs/guides/data.md.
 RECIPES := cqp-fc1-oneshot cqp-fc1-rounds cqp-mnist cqp-fashion
 .PHONY: results
 results: $(VENV)/.recipes

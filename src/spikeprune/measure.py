@@ -62,6 +62,7 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
             hooks.callback(handle.remove)
         for number, batch in enumerate(batches):
             x, y = _parts(batch, view.device)
+            _refuse_empty(x, number)
             total.begin()
             out = _run(view, x, number)
             total.check_timesteps()
@@ -208,6 +209,11 @@ def _check_batches(batches: Any) -> None:
             )
     if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
         raise MeasureError(f"{type(batches).__name__} gives no batches; pass a list or a DataLoader.")
+
+
+def _refuse_empty(x: Any, batch: int) -> None:
+    if isinstance(x, Tensor) and not x.numel():
+        raise EmptyCalibration(f"batch {batch} holds no sample: its shape is {tuple(x.shape)}. Leave it out of the data.")
 
 
 def _run(view: ModelView, x: Any, batch: int) -> Any:

@@ -439,3 +439,9 @@ def test_a_frozen_layer_is_passed_over_and_all_frozen_is_an_error():
         parameter.requires_grad_(False)
     with pytest.raises(MeasureError, match="all layers are frozen"):
         measure(view, batch, {Need.WEIGHT_GRADIENT}, loss_fn=nn.functional.cross_entropy)
+
+
+def test_a_batch_without_samples_is_named():
+    view = model_view(nn.Linear(3, 2), torch.rand(1, 3), spiking=False)
+    with pytest.raises(EmptyCalibration, match=r"batch 1 holds no sample: its shape is \(0, 3\)"):
+        measure(view, [torch.rand(2, 3), torch.rand(0, 3)], {Need.INPUT_COUNT})
