@@ -4,10 +4,10 @@ Pruning = score x pattern x allocation, decided on a schedule from one measured 
 own hooks. Start with `model_view`, then `prune` or `Pruner`, then `profile`.
 """
 
-from spikeprune import methods, metrics
+from spikeprune import methods, metrics, temporal
 from spikeprune.errors import SpikepruneError
 from spikeprune.hold import hold
-from spikeprune.kernel import allocate, patterns, schedules
+from spikeprune.kernel import allocate, patterns, schedules, scores
 from spikeprune.masks import Masks, load, save
 from spikeprune.measure import measure
 from spikeprune.pruner import Pruner, prune
@@ -35,4 +35,6 @@ __all__ = [
     "prune",
     "save",
     "schedules",
+    "scores",
+    "temporal",
 ]

@@ -34,7 +34,7 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
         batches: any iterable of `x` or `(x, y)`, tensors in the layout of the model; a DataLoader serves. Moved to the
             model's device.
         needs: the statistics to gather.
-        loss_fn: `loss_fn(output, y)` to a scalar; asked for by needs that take gradients.
+        loss_fn: `loss_fn(output, y)` to a scalar, the mean over the batch's samples; asked for by needs that take gradients.
         seed: of the noise that the model itself draws, if any.
 
     Raises:
@@ -52,7 +52,7 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
     """
     check_view(view)
     _check_needs(needs, loss_fn)
-    _check_batches(batches)
+    check_batches(batches)
     check_weights(view.layers)
     if GRADIENTS & needs and not any(layer.weight.requires_grad for layer in view.layers):
         raise MeasureError("the weights of all layers are frozen; set requires_grad to measure gradients.")
@@ -61,10 +61,10 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
         for handle in total.hooks():
             hooks.callback(handle.remove)
         for number, batch in enumerate(batches):
-            x, y = _parts(batch, view.device)
-            _refuse_empty(x, number)
+            x, y = parts(batch, view.device)
+            refuse_empty(x, number)
             total.begin()
-            out = _run(view, x, number)
+            out = run_batch(view, x, number)
             total.check_timesteps()
             if GRADIENTS & needs:
                 assert loss_fn is not None
@@ -81,7 +81,7 @@ class _Sums:
 
     def __init__(self, view: ModelView, needs: Set[Need]) -> None:
         self.view, self.needs = view, needs
-        self.batches = self.samples = 0
+        self.batches = self.samples = self.batch_samples = 0
         self.sampled = False
         self.gradient: dict[str, Tensor] = {}
         self.count: dict[str, dict[int, Tensor]] = defaultdict(dict)
@@ -117,7 +117,8 @@ class _Sums:
     def _sample(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._refuse_nonfinite_input(args[0], self.view.layers[0].name)
         if not self.sampled:
-            self.samples += self.view.layers[0].by_timestep(args[0], self.view.timesteps).shape[1]
+            self.batch_samples = self.view.layers[0].by_timestep(args[0], self.view.timesteps).shape[1]
+            self.samples += self.batch_samples
             self.sampled = True
 
     def _count(self, layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -169,14 +170,16 @@ class _Sums:
                 continue
             advice = f"Check calibration batch {self.batches - 1} and the loss, or lower the learning rate that led here."
             refuse_nonfinite(grad, "gradients", layer.name, advice)
-            self.gradient[layer.name] = self.gradient.get(layer.name, torch.zeros_like(grad, dtype=torch.double)) + grad.abs()
+            # A batch weighs as many samples as it has: a last batch of three must not count like one of five hundred.
+            share = self.batch_samples * grad.abs().double()
+            self.gradient[layer.name] = self.gradient.get(layer.name, torch.zeros_like(share)) + share
 
     def means(self) -> Stats:
         layers = {}
         for layer in self.view.layers:
             values = {}
             if layer.name in self.gradient:
-                values[Need.WEIGHT_GRADIENT] = self.gradient[layer.name] / self.batches
+                values[Need.WEIGHT_GRADIENT] = self.gradient[layer.name] / self.samples
             if Need.INPUT_COUNT in self.needs:
                 values[Need.INPUT_COUNT] = torch.stack(list(self.count[layer.name].values())) / self.samples
             absent = {need: _no_gradient(layer) for need in GRADIENTS & self.needs}
@@ -200,7 +203,8 @@ def _check_needs(needs: Set[Need], loss_fn: LossFn | None) -> None:
         raise MissingLoss(f"{names} takes gradients, so a loss_fn is needed: pass loss_fn=fn, where fn(output, y) is a scalar.")
 
 
-def _check_batches(batches: Any) -> None:
+def check_batches(batches: Any) -> None:
+    """Refuse a lone batch, and what gives no batches."""
     for part in batches if isinstance(batches, tuple) else (batches,):
         if isinstance(part, Tensor):
             raise MeasureError(
@@ -211,12 +215,14 @@ def _check_batches(batches: Any) -> None:
         raise MeasureError(f"{type(batches).__name__} gives no batches; pass a list or a DataLoader.")
 
 
-def _refuse_empty(x: Any, batch: int) -> None:
+def refuse_empty(x: Any, batch: int) -> None:
+    """Refuse a batch without a sample; `batch` is its number."""
     if isinstance(x, Tensor) and not x.numel():
         raise EmptyCalibration(f"batch {batch} holds no sample: its shape is {tuple(x.shape)}. Leave it out of the data.")
 
 
-def _run(view: ModelView, x: Any, batch: int) -> Any:
+def run_batch(view: ModelView, x: Any, batch: int) -> Any:
+    """Run the model over one batch; what it raises is told with the batch's number and shape."""
     try:
         return view(x)
     except SpikepruneError:
@@ -229,7 +235,7 @@ def _run(view: ModelView, x: Any, batch: int) -> Any:
         ) from error
 
 
-def _parts(batch: Any, device: torch.device) -> tuple[Any, Any]:
+def parts(batch: Any, device: torch.device) -> tuple[Any, Any]:
     """Split a batch into input and target (None if it has none), on the model's device."""
     x, y = (*batch, None)[:2] if isinstance(batch, tuple | list) and len(batch) in (1, 2) else (batch, None)
     return tuple(part.to(device) if isinstance(part, Tensor) else part for part in (x, y))  # type: ignore[return-value]

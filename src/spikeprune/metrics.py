@@ -116,9 +116,34 @@ def synops(layer: Layer, count: Tensor, present: Tensor) -> float:
         count: activity of each input, (steps, channels, space ...).
         present: of the weight's shape, 1 where a synapse is, else 0.
     """
+    return float(_reached(layer, count, present).sum())
+
+
+def fan_out(layer: Layer, activity: Tensor, present: Tensor) -> Tensor:
+    """Count as `synops` does, but apart for every leading index, such as timestep and sample.
+
+    Args:
+        layer: gives stride, padding, groups.
+        activity: how often each input was active, (..., channels, space ...).
+        present: of the weight's shape, 1 where a synapse is, else 0.
+
+    Returns:
+        The sum over channels and space, of the leading axes (...).
+
+    Example:
+        >>> from spikeprune import model_view
+        >>> view = model_view(torch.nn.Linear(3, 2), torch.ones(1, 3), spiking=False)
+        >>> fan_out(view.layers[0], torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), torch.ones(2, 3))
+        tensor([4., 2.])
+    """
+    reached = _reached(layer, activity, present)
+    return reached.flatten(1 - present.dim()).sum(-1)
+
+
+def _reached(layer: Layer, activity: Tensor, present: Tensor) -> Tensor:
+    """Count the active synapses that end at each output position, all output channels of a group together."""
     groups = getattr(layer.module, "groups", 1)
-    fan_out = present.reshape(groups, -1, *present.shape[1:]).sum(1)
-    return float(apply_synapses(layer.module, count, fan_out).sum())
+    return apply_synapses(layer.module, activity, present.reshape(groups, -1, *present.shape[1:]).sum(1))
 
 
 def costs(view: ModelView, stats: Stats, table: EnergyTable = HOROWITZ_45NM) -> tuple[LayerCost, ...]:

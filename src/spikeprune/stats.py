@@ -19,7 +19,8 @@ class Need(Enum):
     """
 
     WEIGHT_GRADIENT = "weight_gradient"
-    """Mean over batches of |dL/dw|, through the surrogate and all timesteps; of the weight's shape."""
+    """Mean over batches of |dL/dw|, each weighing as many samples as it has, through the surrogate and all timesteps; of the
+    weight's shape. L is a batch's mean loss: with larger batches, gradients of opposite sign cancel before the absolute value."""
     INPUT_COUNT = "input_count"
     """Mean number of non-zero inputs a sample; (T, channels, space ...), or (1, ...) for a layer called once a pass."""
     SPIKE_RATE = "spike_rate"
@@ -39,7 +40,7 @@ class LayerStats:
 
     @property
     def weight_gradient(self) -> Tensor:
-        """Mean over batches of |dL/dw|, float64, of the weight's shape."""
+        """Mean over batches, weighted by their samples, of |dL/dw|; float64, of the weight's shape."""
         return self._read(Need.WEIGHT_GRADIENT)
 
     @property

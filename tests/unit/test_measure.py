@@ -50,7 +50,7 @@ def labelled(shape, sizes=(2, 3, 1)):
 
 
 @pytest.mark.parametrize(("make", "shape", "forward"), NETS.values(), ids=NETS)
-def test_weight_gradient_is_the_mean_of_absolute_gradients(make, shape, forward):
+def test_weight_gradient_is_the_mean_of_absolute_gradients_a_batch_weighing_as_much_as_its_samples(make, shape, forward):
     net, batches = make(), labelled(shape)
     view = model_view(net, batches[0][0], forward=forward)
     stats = measure(view, batches, GRADIENT, loss_fn=loss)
@@ -61,9 +61,9 @@ def test_weight_gradient_is_the_mean_of_absolute_gradients(make, shape, forward)
             functional.reset_net(net)
             net.zero_grad()
             loss((forward or nn.Module.__call__)(net, x), y).backward()
-            total += found.weight.grad.abs().double()
+            total += len(y) * found.weight.grad.abs().double()
         assert total.sum() > 0
-        assert torch.equal(stats[found.name].weight_gradient, total / 3)
+        assert torch.equal(stats[found.name].weight_gradient, total / 6)
 
 
 @pytest.mark.parametrize(("make", "shape", "forward"), NETS.values(), ids=NETS)

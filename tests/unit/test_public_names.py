@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import spikeprune
 
@@ -39,6 +39,8 @@ def test_public_names_show_an_example():
     names = ["Masks", "ModelView", "Need", "Pruner", "hold", "load", "measure", "model_view", "profile", "prune", "save"]
     found = [getattr(spikeprune, name) for name in names]
     found += [getattr(spikeprune.methods, name) for name in spikeprune.methods.__all__] + [spikeprune.metrics.EnergyTable]
+    functions = [getattr(spikeprune.temporal, name) for name in spikeprune.temporal.__all__]
+    found += [item for item in functions if isinstance(item, FunctionType)]
     assert [item.__name__ for item in found if ">>>" not in (item.__doc__ or "")] == []
 
 

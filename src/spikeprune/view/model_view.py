@@ -37,6 +37,7 @@ class ModelView:
         neurons: its spiking neurons by qualified name, in the order in which they are called.
         timesteps: T, as the neurons see it.
         uncounted: names of weight-like parameters (two or more axes) that belong to no layer.
+        example: the batch that the model was viewed with, kept so that it can be viewed again.
 
     Example:
         >>> view = model_view(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.rand(5, 4), spiking=False)
@@ -44,7 +45,7 @@ class ModelView:
         ('Linear', 1, torch.Size([2, 3]))
     """
 
-    def __init__(self, net: nn.Module, adapter: Adapter | None, forward: Forward, found: Survey) -> None:
+    def __init__(self, net: nn.Module, adapter: Adapter | None, forward: Forward, found: Survey, *, example: Any) -> None:
         self.net = net
         self.adapter = adapter
         self.forward = forward
@@ -52,6 +53,7 @@ class ModelView:
         self.neurons: dict[str, nn.Module] = found.neurons
         self.timesteps: int = found.timesteps
         self.uncounted: tuple[str, ...] = found.uncounted
+        self.example = example
 
     def __call__(self, batch: Any) -> Any:
         """Reset the neurons, run all timesteps, and return what the model returns."""
@@ -94,7 +96,8 @@ class ModelView:
         modules = dict(net.named_modules())
         layers = tuple(Layer(layer.name, modules[layer.name], layer.layout) for layer in self.layers)
         neurons = {name: modules[name] for name in self.neurons}
-        return ModelView(net, self.adapter, self.forward, Survey(layers, neurons, self.timesteps, self.uncounted))
+        found = Survey(layers, neurons, self.timesteps, self.uncounted)
+        return ModelView(net, self.adapter, self.forward, found, example=self.example)
 
     @contextmanager
     def undisturbed(self, *, seed: int = 0) -> Iterator[None]:
@@ -145,7 +148,7 @@ def model_view(net: nn.Module, example: Any, *, forward: Forward | None = None, 
             assert adapter is not None
             adapter.reset(module)
         found = survey(net, adapter, lambda: forward(net, example))
-    return ModelView(net, adapter, forward, found)
+    return ModelView(net, adapter, forward, found, example=example)
 
 
 def check_view(view: object) -> None:
