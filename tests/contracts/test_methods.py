@@ -13,7 +13,8 @@ from small_nets import ByHand, Loop, assert_same, lively, noise, photograph, spi
 from spikeprune import Masks, hold, measure, model_view, prune
 from spikeprune.kernel.allocate import erdos_renyi, global_top_k, kept, lamp, reachable, uniform
 from spikeprune.kernel.patterns import Channel, Unstructured
-from spikeprune.methods import CQP, Magnitude, Random
+from spikeprune.kernel.scores import by_rank, per_input, per_output
+from spikeprune.methods import CQP, GradientOnly, Magnitude, Random
 
 
 def total(units, sparsity, found):
@@ -38,7 +39,14 @@ GRID = [
 METHODS = {
     "Magnitude": [(Magnitude(allocation=allocation, pattern=pattern), promise) for allocation, pattern, promise in GRID],
     "Random": [(Random(seed=5, allocation=allocation, pattern=pattern), promise) for allocation, pattern, promise in GRID],
-    "CQP": [(CQP(), total), (CQP(alpha=1), total), (CQP(pattern=COLUMNS), total)],
+    "CQP": [
+        (CQP(), total),
+        (CQP(alpha=1), total),
+        (CQP(pattern=COLUMNS), total),
+        (CQP(criticality=per_input, normalize=by_rank), total),
+        (CQP(criticality=per_output, joint=True), total),
+    ],
+    "GradientOnly": [(GradientOnly(), total), (GradientOnly(COLUMNS), total)],
 }
 CASES = [
     pytest.param(method, promise, id=f"{name}-{i}")

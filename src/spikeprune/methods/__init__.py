@@ -1,6 +1,6 @@
 """The methods, one paper a file, and what every paper is measured against."""
 
 from spikeprune.methods.baselines import Magnitude, Random
-from spikeprune.methods.cqp import CQP
+from spikeprune.methods.cqp import CQP, GradientOnly
 
-__all__ = ["CQP", "Magnitude", "Random"]
+__all__ = ["CQP", "GradientOnly", "Magnitude", "Random"]

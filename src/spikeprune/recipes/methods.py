@@ -3,16 +3,19 @@
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from spikeprune.errors import RecipeError
 from spikeprune.kernel.allocate import Allocation, erdos_renyi, global_top_k, lamp, uniform
 from spikeprune.kernel.patterns import Channel, Pattern, Unstructured
-from spikeprune.methods import CQP, Magnitude, Random
+from spikeprune.kernel.scores import by_mean, by_rank, per_input, per_output, per_weight, unit
+from spikeprune.methods import CQP, GradientOnly, Magnitude, Random
 from spikeprune.pruner import Method
 
+CRITICALITY = {"weight": per_weight, "input": per_input, "output": per_output}
+NORMALIZE = {"max": unit, "mean": by_mean, "rank": by_rank}
 PATTERNS: dict[str, Pattern] = {"unstructured": Unstructured(), "column": Channel(dim=1)}
 
 
@@ -34,6 +37,9 @@ class CQPSpec(MethodSpec):
 
     alpha: float = Field(0.5, ge=0)
     protect: float | None = Field(None, gt=0, le=1)
+    criticality: Literal["weight", "input", "output"] = "weight"
+    normalize: Literal["max", "mean", "rank"] = "max"
+    joint: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,17 @@ def _magnitude(allocation: Allocation) -> Callable[[Any, Pattern, int], Method]:
     return lambda spec, pattern, seed: Magnitude(allocation=allocation, pattern=pattern)
 
 
+def _cqp(spec: CQPSpec, pattern: Pattern, seed: int) -> Method:
+    return CQP(
+        spec.alpha, spec.protect, pattern,
+        criticality=CRITICALITY[spec.criticality], normalize=NORMALIZE[spec.normalize], joint=spec.joint,
+    )  # fmt: skip
+
+
 METHODS: dict[str, Entry] = {
     "cqp": Entry(
         CQPSpec,
-        lambda spec, pattern, seed: CQP(alpha=spec.alpha, protect=spec.protect, pattern=pattern),
+        _cqp,
         "magnitude times surrogate-gradient criticality to the power alpha, one global ranking, in rounds",
         "Hamza 2026, arXiv:2606.30676",
     ),
@@ -69,6 +82,12 @@ METHODS: dict[str, Entry] = {
         _magnitude(erdos_renyi),
         "largest magnitude, Erdős-Rényi-kernel densities",
         "Evci et al. 2020, arXiv:1911.11134",
+    ),
+    "gradient": Entry(
+        MethodSpec,
+        lambda spec, pattern, seed: GradientOnly(pattern),
+        "largest criticality alone, whatever the magnitude",
+        "Hamza 2026, arXiv:2606.30676",
     ),
     "random": Entry(MethodSpec, lambda spec, pattern, seed: Random(seed, pattern=pattern), "chance: what a score must beat", "-"),
 }

@@ -2,13 +2,17 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import snntorch
 import torch
 from torch import nn
 
-from spikeprune import Masks, Need
+from small_nets import lively, spikes
+from spikeprune import Masks, Need, Pruner, measure, model_view
 from spikeprune.errors import MeasureError, MethodError, SparsityError
 from spikeprune.kernel.patterns import Channel, Unstructured
-from spikeprune.methods import CQP, Magnitude
+from spikeprune.kernel.schedules import stages
+from spikeprune.kernel.scores import by_mean, by_rank, per_input, per_output, per_weight, unit
+from spikeprune.methods import CQP, GradientOnly, Magnitude
 from spikeprune.view.layer import Layer, Layout
 
 YES, NO = True, False
@@ -129,3 +133,114 @@ def test_it_needs_gradients_and_is_a_value():
 def test_what_is_no_pattern_is_refused(pattern):
     with pytest.raises(MethodError, match=r"but must be a pattern, such as patterns\.Channel\(dim=1\)"):
         CQP(pattern=pattern)
+
+
+ROWS, GRADIENTS = [[1.0, 1.0], [1.0, 1.0]], [[8.0, 1.0], [0.0, 5.0]]  # means of columns 4, 3; of rows 4.5, 2.5
+
+
+@pytest.mark.parametrize(
+    ("criticality", "kept"),
+    [(per_weight, [[YES, NO], [NO, YES]]), (per_input, [[YES, NO], [YES, NO]]), (per_output, [[YES, YES], [NO, NO]])],
+)
+def test_a_weight_is_judged_by_its_own_gradient_or_by_that_of_a_neuron(criticality, kept):
+    found = decide(CQP(criticality=criticality), [layer("a", ROWS)], measured(a=GRADIENTS), 0.5)
+    assert found == {"a": kept}
+
+
+def test_rank_forgets_how_far_apart_gradients_are():
+    weight, gradient = [[3.0, 4.0, 1.0]], [[0.01, 0.02, 100.0]]  # by the largest: 3e-4, 8e-4, 1; by rank: 1, 8/3, 1
+    assert decide(CQP(1.0), [layer("a", weight)], measured(a=gradient), 0.6) == {"a": [[NO, NO, YES]]}
+    assert decide(CQP(1.0, normalize=by_rank), [layer("a", weight)], measured(a=gradient), 0.6) == {"a": [[NO, YES, NO]]}
+
+
+def test_jointly_a_layer_of_small_gradients_loses():
+    two = [layer("a", [[1.0, 1.0, 1.0]]), layer("b", [[1.0, 1.0, 1.0]])]
+    stats = measured(a=[[1e-3, 1e-4, 1e-5]], b=[[1.0, 0.5, 0.1]])
+    assert decide(CQP(), two, stats, 0.5) == {"a": [[YES, NO, NO]], "b": [[YES, YES, NO]]}
+    assert decide(CQP(), two, stats, 0.34) == {"a": [[YES, YES, NO]], "b": [[YES, YES, NO]]}
+    assert decide(CQP(joint=True), two, stats, 0.34) == {"a": [[YES, NO, NO]], "b": [[YES, YES, YES]]}
+
+
+@pytest.mark.parametrize("normalize", [unit, by_mean])
+def test_in_one_layer_the_largest_and_the_mean_rank_alike(normalize):
+    draw = torch.Generator().manual_seed(1)
+    one = [layer("a", torch.randn(9, 7, generator=draw).tolist())]
+    stats = measured(a=torch.rand(9, 7, generator=draw).tolist())
+    assert CQP(normalize=normalize)(one, stats, Masks({}), 0.5) == CQP(joint=True)(one, stats, Masks({}), 0.5)
+
+
+def test_switches_that_contradict_each_other_are_refused():
+    with pytest.raises(MethodError, match="by_mean has no upper bound"):
+        CQP(protect=0.5, normalize=by_mean)
+    with pytest.raises(MethodError, match="the same for every input column"):
+        CQP(pattern=Channel(dim=1), criticality=per_output)
+    with pytest.raises(MethodError, match=r"criticality is 'input', but must be a function of a tensor"):
+        CQP(criticality="input")
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(), Channel(dim=1)])
+def test_gradient_only_is_the_limit_of_a_large_alpha(pattern):
+    draw = torch.Generator().manual_seed(2)
+    one = [layer("a", (torch.rand(9, 7, generator=draw) + 0.5).tolist())]
+    stats = measured(a=torch.rand(9, 7, generator=draw).tolist())
+    alone = GradientOnly(pattern)(one, stats, Masks({}), 0.5)
+    assert alone == CQP(200.0, pattern=pattern)(one, stats, Masks({}), 0.5)
+    assert alone != CQP(0.0, pattern=pattern)(one, stats, Masks({}), 0.5)
+
+
+def test_gradient_only_refuses_what_cqp_refuses():
+    with pytest.raises(MeasureError, match="no gradient reaches"):
+        GradientOnly()([layer("a", WEIGHT)], measured(a=[[0.0] * 4]), Masks({}), 0.5)
+    with pytest.raises(MethodError, match="must be a pattern"):
+        GradientOnly("column")
+
+
+class Dropped(nn.Module):
+    """A spiking layer behind dropout, so that training and evaluation differ."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.drop, self.fc, self.lif = nn.Dropout(share), nn.Linear(5, 3), snntorch.Leaky(beta=0.9, init_hidden=True)
+        lively(self)
+
+    def forward(self, x):
+        self.lif.reset_mem()
+        return sum(self.lif(self.fc(self.drop(step))) for step in x)
+
+
+def test_criticality_is_the_same_with_dropout_and_in_batches_of_any_evenness():
+    x, y = spikes(4, 6, 5), torch.arange(6) % 3
+    whole, loss = [(x, y)], nn.functional.cross_entropy
+    found = {}
+    for share in (0.0, 0.5):
+        view = model_view(Dropped(share).train(), x)
+        found[share] = measure(view, whole, CQP.needs, loss_fn=loss)["fc"].weight_gradient
+        one = [measure(view, [(x[:, i : i + 1], y[i : i + 1])], CQP.needs, loss_fn=loss)["fc"].weight_gradient for i in range(6)]
+        singly = measure(view, [(x[:, i : i + 1], y[i : i + 1]) for i in range(6)], CQP.needs, loss_fn=loss)["fc"].weight_gradient
+        torch.testing.assert_close(singly, torch.stack(one).mean(0))
+        uneven = measure(view, [(x[:, :5], y[:5]), (x[:, 5:], y[5:])], CQP.needs, loss_fn=loss)["fc"].weight_gradient
+        parts = [
+            measure(view, [part], CQP.needs, loss_fn=loss)["fc"].weight_gradient
+            for part in [(x[:, :5], y[:5]), (x[:, 5:], y[5:])]
+        ]
+        torch.testing.assert_close(uneven, (5 * parts[0] + parts[1]) / 6)
+        assert bool((singly >= found[share] - 1e-12).all())  # gradients of opposite sign cancel within a batch only
+    assert torch.equal(found[0.0], found[0.5])
+
+
+def test_criticality_is_measured_anew_at_every_stage():
+    x, y = spikes(4, 6, 5), torch.arange(6) % 3
+    view = model_view(Dropped(0.0), x)
+    seen = []
+
+    class Spy(CQP):
+        def critical(self, layers, stats):
+            seen.append(super().critical(layers, stats)[0])
+            return seen[-1:]
+
+    pruner = Pruner(view, Spy(), stages([0.3, 0.6], every=1), calibration=[(x, y)], loss_fn=nn.functional.cross_entropy)
+    pruner.step()
+    view.net.fc.weight.data.mul_(1.5)
+    pruner.step()
+    assert len(seen) == 2
+    assert not torch.equal(seen[0], seen[1])
