@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spikeprune.errors import SpikepruneError, StorageError
+from spikeprune.errors import RecipeError, SpikepruneError, StorageError
 from spikeprune.version import __version__
 
 if TYPE_CHECKING:
@@ -113,6 +113,44 @@ def _one(recipe: str, overrides: Sequence[str], path: Path, fresh: bool) -> "Com
     except KeyboardInterrupt:
         _fail(f"interrupted; go on where it stood with: spikeprune run {path}", status=130)
         raise
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="The study of a paper: cqp.")],
+    data: Annotated[
+        str | None, typer.Option(help="The data set: mnist or fashion-mnist; with --quick the embedded sample by default.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small form of every part, on a smaller network: under three minutes.")
+    ] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; 3 by default, 1 with --quick.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where it goes; by default runs/study-NAME-DATA[-quick].")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete a study that is there and start anew.")] = False,
+) -> None:
+    """Measure every claim of a paper, from trained seeds to one report; go on with an interrupted one."""
+    from spikeprune.studies import STUDIES
+
+    if name not in STUDIES:
+        raise RecipeError(f"there is no study {name!r}; there are {', '.join(STUDIES)}.")
+    entry = STUDIES[name]
+    if data is None and not quick:
+        raise RecipeError(f"name the data with --data: {', '.join(entry.data)}; or try --quick, which has its own.")
+    data, seeds = data or entry.sample, seeds or (1 if quick else 3)
+    folder = folder or Path("runs") / f"study-{name}-{data}{'-quick' * quick}"
+    out.print(f"study {name} on {data}, {seeds} seed{'s' * (seeds > 1)} → {folder}", soft_wrap=True)
+    try:
+        with Bar() as bar:
+            done = entry.run(data, folder, seeds=seeds, quick=quick, watch=bar, fresh=fresh)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on where it stood.", status=130)
+        raise
+    table = Table("claim", "paper", "here", "verdict", show_lines=True)
+    for section in done.sections:
+        for claim in section.claims:
+            table.add_row(claim.text, claim.paper, claim.here, claim.verdict)
+    out.print(table)
+    out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 
 @app.command()

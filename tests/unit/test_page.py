@@ -1,5 +1,6 @@
 """The page holds every number of the tables, asks the network for nothing, and trusts no label."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from outcomes import comparison, report
-from spikeprune.errors import MissingExtra
+from spikeprune.errors import MeasureError, MissingExtra
 from spikeprune.report.compare import CAPTION, TITLES, Comparison
+from spikeprune.report.curves import Line, Panel, curves
+from spikeprune.report.page import Claim, Plot, Section, render
+from spikeprune.report.tables import Table
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 LOADS = {"src", "srcset", "href", "xlink:href", "data", "poster", "action"}
@@ -171,3 +175,105 @@ def test_a_missing_package_names_its_extra(monkeypatch, package):
 def test_neither_package_is_imported_with_spikeprune():
     code = "import sys, spikeprune.report, spikeprune.report.page; assert not {'jinja2', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+VERDICTS = ("reproduced", "partly", "refuted", "not tested")
+
+
+def study(words="a claim", **changes):
+    """A page of two sections, every text of the first of which is `words`."""
+    drawn = curves("figure", words, [Panel([Line(words, {1: [1.0]})], words, words, words, {1: words})])
+    table = Table((words, words), [(words, words)], words, words, frozenset({1}))
+    section = Section(
+        "first", words, claims=[Claim(words, words, words, verdict) for verdict in VERDICTS], text=[words, words],
+        tables=[table], plots=[Plot(drawn, words)], details=[table], details_title=words,
+    )  # fmt: skip
+    sections = [replace(section, **changes), Section("second", "another")]
+    return render(words, sections, intro=f"{words}\n\n{words}", lead=words, footer={words: words})
+
+
+def test_a_study_is_whole_and_trusts_no_text():
+    odd = '<script>alert("&amp;")</script>'
+    read = Reader(study(odd))
+    assert read.wrong == []
+    assert read.outside == []
+    assert "script" not in read.tags
+    assert read.text.count(odd) > 30
+    assert study(odd) == study(odd)
+
+
+def test_claims_are_a_table_with_verdicts_in_words():
+    page = study()
+    read = Reader(page)
+    assert [text for text in read.texts if text in VERDICTS] == list(VERDICTS)
+    assert [text for text in read.texts if text in ("claim", "paper", "here", "verdict")] == ["claim", "paper", "here", "verdict"]
+    assert page.count('role="rowheader"') == page.count('data-title="paper"') == page.count('data-title="here"') == 4
+    assert "1 reproduced, 1 partly, 1 refuted, 1 not tested" in read.text
+    assert 'class="claims"' not in study(claims=())
+
+
+def test_an_unknown_verdict_is_refused():
+    with pytest.raises(MeasureError, match=r"'maybe'.*reproduced, partly, refuted, not tested"):
+        Claim("a claim", "1", "2", "maybe")
+
+
+def test_claims_come_first_then_prose_then_tables_then_figures():
+    page = study()
+    places = [page.index(mark) for mark in ('id="first-title"', 'class="claims"', 'class="text"', "<h3>", "<figure", "<details")]
+    assert places == sorted(places)
+
+
+def test_what_a_section_lacks_leaves_no_trace(made):
+    bare = Reader(render("a study", [Section("only", "a section")]))
+    assert {"figure", "dl", "details", "table", "nav", "h3"} & set(bare.tags) == set()
+    assert "How it was made" in Reader(study(notes={"seed": "0"})).text
+    assert "How it was made" not in Reader(study()).text
+    assert "How it was made" in made["one network"][1].text
+
+
+def test_only_a_comparison_says_what_is_compared(made):
+    lead = "Networks are compared within a group, never across groups."
+    assert lead in made["two groups"][1].text
+    assert lead not in Reader(study()).text
+
+
+def test_details_keep_their_title_unless_given(made):
+    assert "Numbers of each layer" in made["three seeds"][1].text
+    assert "Numbers of each layer" not in Reader(study()).text
+
+
+def test_details_say_each_caption_once_in_a_row():
+    first, second = (Table(("a",), [("b",)], caption, "name") for caption in ("one caption", "two captions"))
+    read = Reader(study(details=[first, first, second]))
+    assert (read.texts.count("one caption"), read.texts.count("two captions")) == (1, 1)
+
+
+def test_columns_of_words_are_marked():
+    assert '<td class="prose">a claim</td>' in study()
+    assert 'class="prose"' not in report().to_html()
+
+
+def test_a_figure_is_wide_when_it_says_so_or_stands_alone(made):
+    plot = Plot("<svg></svg>", "words")
+    assert study(plots=[plot]).count('<figure class="wide">') == 1
+    assert study(plots=[plot, plot]).count('<figure class="wide">') == 0
+    assert study(plots=[replace(plot, wide=True), plot]).count('<figure class="wide">') == 1
+    assert '<figure class="wide">' not in made["three seeds"][0]
+
+
+def luminance(color):
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return sum(
+        w * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4)
+        for w, c in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["good", "half", "bad", "open"])
+def test_badges_can_be_read_in_light_and_dark(name):
+    page = study()
+    papers, inks = (re.findall(rf"--{name}{end}: (#[0-9a-f]{{6}})", page) for end in ("", "-ink"))
+    assert len(papers) == len(inks) == 2
+    for paper, ink in zip(papers, inks, strict=True):
+        dark, light = sorted((luminance(paper), luminance(ink)))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spikeprune.report.cost import Report
-from spikeprune.report.drawing import FAINT, INK, Look, draw, folded, legend, legend_height, mean_deviation, order, short
+from spikeprune.report.drawing import Look, bar, draw, folded, legend_height, mean_deviation, order, patches, plain_ticks, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,14 +29,14 @@ def layer_densities(name: str, group: Mapping[str, Sequence[Report]], styles: Ma
                 found = [100 * x.density for report in group[label] for x in report.layers if x.name == layer]
                 if found:
                     where = row - 0.4 + (i + 0.5) * thick
-                    _bar(axes, where, mean_deviation(found), thick * 0.86, styles[label], left)
+                    bar(axes, where, mean_deviation(found), thick * 0.86, styles[label], left)
         axes.set_yticks(range(len(layers)), [folded(layer) for layer in layers])
         axes.tick_params(axis="y", length=0)
         axes.set(xscale=scale, ylim=(len(layers) - 0.5, -0.5), xlabel=f"density, % ({scale} axis)")
         axes.set_xlim(left, 118 if scale == "linear" else 230)
-        _plain_ticks(axes)
+        plain_ticks(axes)
         if len(labels) > 1:
-            _patches(figure, [(label, styles[label].color, styles[label].hatch) for label in labels])
+            patches(figure, [(label, styles[label].color, styles[label].hatch) for label in labels])
 
     height = 0.6 + legend_height(labels) + len(layers) * (0.16 + 0.19 * len(labels))
     return draw(name, "Density of each layer", height, paint)
@@ -70,7 +70,7 @@ def energy_split(name: str, group: Mapping[str, Sequence[Report]]) -> str:
         for axes in below:
             _stack(axes, labels, parts, [100 / total if total else 0.0 for total in totals])
             axes.set(title="share of the network's own energy, %", xlim=(0, 100))
-        _patches(figure, [(text, SHADES[i], hatch) for i, (text, hatch, _) in enumerate(parts)])
+        patches(figure, [(text, SHADES[i], hatch) for i, (text, hatch, _) in enumerate(parts)])
 
     return draw(name, "Energy of a sample, split by layer", height, paint)
 
@@ -84,7 +84,7 @@ def _stack(axes: "Axes", labels: Sequence[str], parts: "Sequence[Part]", factors
     axes.set_yticks(range(len(labels)), [folded(label) for label in labels])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    _plain_ticks(axes)
+    plain_ticks(axes)
 
 
 def _energy_parts(group: Mapping[str, Sequence[Report]]) -> "list[Part]":
@@ -105,32 +105,6 @@ def _energy_parts(group: Mapping[str, Sequence[Report]]) -> "list[Part]":
     if rest:
         rows.append((f"{len(rest)} smaller layers", "", {label: sum(x.get(label, 0.0) for x in rest) for label in group}))
     return rows
-
-
-def _bar(axes: "Axes", where: float, value: tuple[float, float], thick: float, look: Look, left: float) -> None:
-    middle, deviation = value
-    axes.barh(where, max(middle - left, 0.0), thick, left, color=look.color, hatch=look.hatch, edgecolor="white", linewidth=0)
-    if deviation:
-        axes.plot([max(middle - deviation, left), middle + deviation], [where, where], color=INK, linewidth=0.9)
-    end = max(middle + deviation, left)
-    axes.annotate(f"{middle:.3g}", (end, where), (3, 0), textcoords="offset points", va="center", fontsize=9.5)
-
-
-def _patches(figure: "Figure", entries: Sequence[tuple[str, str, str]]) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(facecolor=color, hatch=hatch, edgecolor="white", linewidth=0) for _, color, hatch in entries]
-    legend(figure, handles, [text for text, _, _ in entries])
-
-
-def _plain_ticks(axes: "Axes") -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    if axes.get_xscale() == "linear":
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.grid(axis="x", color=FAINT)
 
 
 def _layer_names(group: Mapping[str, Sequence[Report]]) -> list[str]:

@@ -9,16 +9,18 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from spikeprune.errors import MissingExtra
 from spikeprune.report.findings import DENSE, Spread
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 5.0  # inches: with text of 10 points, still about 9 pixels when the figure is 340 pixels wide on a phone
-INK, FAINT = "#222222", "#d9d9d9"
+INK, FAINT, GREY = "#222222", "#d9d9d9", "#6b6b6b"
 # Okabe and Ito's colours, told apart by colour-blind readers; their yellow is left out, too pale for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 HATCHES = ("", "xxx", "...")  # for bars, once the colours start over
@@ -124,17 +126,138 @@ def embed(svg: str, name: str, title: str) -> str:
 def legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Put a legend above the axes, in as many columns as fit the labels."""
     # A label that starts with an underscore would be left out.
-    texts = [f" {label}" if label.startswith("_") else label for label in map(short, labels)]
+    texts = [f" {label}" if label.startswith("_") else label for label in map(_entry, labels)]
     figure.legend(handles, texts, loc="outside upper left", ncols=_columns(labels))
 
 
 def legend_height(labels: Sequence[str]) -> float:
     """Give the height in inches that a legend takes; none for a single network, which needs no legend."""
-    return 0.12 + 0.19 * -(-len(labels) // _columns(labels)) if len(labels) > 1 else 0.0
+    folds = sum(_entry(label).count("\n") for label in labels)
+    return 0.12 + 0.19 * (-(-len(labels) // _columns(labels)) + folds) if len(labels) > 1 else 0.0
+
+
+def patches(figure: "Figure", entries: Sequence[tuple[str, str, str]]) -> None:
+    """Put a legend of bars above the axes; an entry is (text, colour, hatch)."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(facecolor=color, hatch=hatch, edgecolor="white", linewidth=0) for _, color, hatch in entries]
+    legend(figure, handles, [text for text, _, _ in entries])
+
+
+def key(look: Look, line: Any, marked: bool = True, width: float | None = None) -> Any:
+    """Give the legend's sample of a line."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=look.color, linestyle=line, marker=look.marker if marked else "", linewidth=width)
+
+
+def spread_line(axes: "Axes", where: Sequence[float], values: Sequence[Sequence[float]], look: Look, **style: Any) -> None:
+    """Draw a line through the means of the values at each place, their sample deviations as error bars."""
+    means, deviations = zip(*map(mean_deviation, values), strict=True)
+    bars = [deviation or float("nan") for deviation in deviations] if any(deviations) else None
+    drawn: dict[str, Any] = {"color": look.color, "marker": look.marker, "capsize": 2.5, "elinewidth": 1} | style
+    axes.errorbar(where, means, bars, **drawn)
+
+
+def level_line(axes: "Axes", values: Sequence[float], color: str = INK) -> None:
+    """Draw a horizontal line at the mean of the values, a band of their sample deviation around it."""
+    middle, deviation = mean_deviation(values)
+    axes.axhline(middle, color=color, linewidth=1.1)
+    axes.axhspan(middle - deviation, middle + deviation, color=color, alpha=0.1, linewidth=0)
+
+
+def bar(axes: "Axes", where: float, value: tuple[float, float], thick: float, look: Look, floor: float | None = None) -> None:
+    """Draw a horizontal bar from 0, its deviation as a line and its value as text; nothing is drawn below a floor."""
+    middle, deviation = value
+    start, least = (0.0, -float("inf")) if floor is None else (floor, floor)
+    width = max(middle, least) - start
+    axes.barh(where, width, thick, start, color=look.color, hatch=look.hatch, edgecolor="white", linewidth=0)
+    if deviation:
+        axes.plot([max(middle - deviation, least), middle + deviation], [where, where], color=INK, linewidth=0.9)
+    below = middle < 0
+    end = middle - deviation if below else max(middle + deviation, least)
+    axes.annotate(
+        signed(f"{middle:,.0f}" if abs(middle) >= 1000 else f"{middle:.3g}"), (end, where), (-3 if below else 3, 0),
+        textcoords="offset points", va="center", ha="right" if below else "left", fontsize=9.5,
+    )  # fmt: skip
+
+
+def plain_ticks(axes: "Axes") -> None:
+    """Write the horizontal axis in plain numbers, with a grid."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if axes.get_xscale() == "linear":
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(axis="x", color=FAINT)
+
+
+def plain(largest: float) -> Any:
+    """Give the formatter of a linear axis whose values go up to `largest`."""
+    from matplotlib.ticker import FuncFormatter, ScalarFormatter
+
+    if 1e-3 <= largest < 1e4:
+        return ScalarFormatter(useOffset=False)
+    return FuncFormatter(lambda value, _: signed(f"{value:,.0f}" if largest > 1 else f"{value:.3g}"))
+
+
+def log_axis(axes: "Axes", low: float, high: float) -> None:
+    """Make the vertical axis logarithmic, with room around its ends, half a decade or more and numbers that fit."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    decades = log10(high / low)
+    room = 10 ** max(0.06 * decades, 0.35 - decades / 2)
+    text = _power if low < 1e-3 or high > 1e5 else "{:,.4g}".format
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(low / room, high * room)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 2.0, 5.0), numticks=7))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def value_axis(axes: "Axes", values: Sequence[Sequence[float]], scale: str) -> None:
+    """Scale the axis of bars, with room for the numbers at their ends; only what can be negative goes below 0."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    spreads = list(map(mean_deviation, values))
+    negative = any(value < 0 for found in values for value in found)
+    low = min(0.0, *(middle - deviation for middle, deviation in spreads), 0.0) if negative else 0.0
+    high = max(0.0, *(middle + deviation for middle, deviation in spreads), 0.0) or float(low == 0)
+    if scale == "symlog":
+        sizes = [abs(middle) for middle, _ in spreads if middle] or [1.0]
+        first, last = floor(log10(min(sizes))), floor(log10(max(high, -low)))
+        axes.set_xscale("symlog", linthresh=10.0**first, linscale=0.6)
+    ends = axes.xaxis.get_transform().transform([low, high])
+    room = 0.17 * (ends[1] - ends[0])
+    axes.set_xlim(*axes.xaxis.get_transform().inverted().transform([ends[0] - room * (low < 0), ends[1] + room]))
+    plain_ticks(axes)
+    if scale == "symlog":
+        powers = [10.0**i for i in range(first, last + 1, max(1, -(-(last - first + 1) // 5)))]
+        shown = [sign * size for sign in (-1, 1) for size in powers if low <= sign * size <= high]
+        axes.xaxis.set_major_locator(FixedLocator([0.0, *shown]))
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _power(value: float) -> str:
+    exponent = floor(log10(value) + 1e-9)
+    factor = round(value / 10.0**exponent)
+    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{'' if factor == 1 else f'{factor}·'}10{raised}"
+
+
+def signed(number: str) -> str:
+    """Write a number with the sign for minus in place of the hyphen."""
+    return number.replace("-", "−")
 
 
 def _columns(labels: Sequence[str]) -> int:
-    return max(1, min(len(labels), 4, int(58 / (max(len(short(label)) for label in labels) + 7))))
+    longest = max(len(line) for label in labels for line in _entry(label).split("\n"))
+    return max(1, min(len(labels), 4, int(58 / (longest + 7))))
+
+
+def _entry(label: str) -> str:
+    return folded(label, 48)
 
 
 def short(label: str, width: int = 48) -> str:

@@ -5,7 +5,18 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from spikeprune.report.cost import Report
-from spikeprune.report.drawing import INK, Look, draw, folded, legend, legend_height, mean_deviation, order
+from spikeprune.report.drawing import (
+    Look,
+    draw,
+    folded,
+    key,
+    legend,
+    legend_height,
+    level_line,
+    mean_deviation,
+    order,
+    spread_line,
+)
 from spikeprune.report.findings import DENSE
 from spikeprune.report.outcome import Outcome
 
@@ -29,7 +40,8 @@ def accuracy_curve(name: str, group: Mapping[str, Sequence[Outcome]], styles: Ma
         step = 0.012 * ((stops[-1] - stops[0]) or 1.0)
         titles = ("after fine-tuning", "right after pruning, before fine-tuning")
         for axes, title, moment in zip(panels, titles, ("tuned", "pruned"), strict=True):
-            _dense_line(axes, dense)
+            if dense:
+                level_line(axes, dense)
             for i, label in enumerate(methods):
                 _curve(axes, group[label], styles[label], moment, (i - (len(methods) - 1) / 2) * step)
             axes.set(title=title, ylabel="accuracy %")
@@ -39,7 +51,7 @@ def accuracy_curve(name: str, group: Mapping[str, Sequence[Outcome]], styles: Ma
             panels[1].set_xlim(stops[0] - 0.1, stops[0] + 0.1)
         if _wide_enough(stops):
             panels[1].set_xticks(stops, [f"{stop:g}" for stop in stops])
-        legend(figure, [_key(styles[label], "-", label != DENSE) for label in shown], shown)
+        legend(figure, [key(styles[label], "-", label != DENSE) for label in shown], shown)
 
     return draw(name, "Validation accuracy against sparsity", 4.4 + legend_height(shown), paint)
 
@@ -65,7 +77,7 @@ def spike_rates(name: str, group: Mapping[str, Sequence[Report]], styles: Mappin
         figure.supxlabel("timestep", fontsize=10)
         figure.supylabel("spikes a neuron", fontsize=10)
         if len(labels) > 1:
-            legend(figure, [_key(styles[label], styles[label].line) for label in labels], labels)
+            legend(figure, [key(styles[label], styles[label].line) for label in labels], labels)
 
     return draw(name, "Spike rate of each neuron layer at each timestep", 0.5 + legend_height(labels) + 1.35 * rows, paint)
 
@@ -73,20 +85,10 @@ def spike_rates(name: str, group: Mapping[str, Sequence[Report]], styles: Mappin
 def _curve(axes: "Axes", found: Sequence[Outcome], look: Look, moment: str, shift: float) -> None:
     stops = sorted({point.sparsity for outcome in found for point in outcome.curve})
     at = [[100 * getattr(p, moment) for outcome in found for p in outcome.curve if p.sparsity == stop] for stop in stops]
-    means, deviations = zip(*map(mean_deviation, at), strict=True)
     tuned = moment == "tuned"
     style: dict[str, Any] = {"linestyle": "-", "alpha": 1.0} if tuned else {"linestyle": (0, (4, 2)), "alpha": 0.75}
-    axes.errorbar(
-        [100 * stop + shift for stop in stops], means, deviations if any(deviations) else None, color=look.color,
-        marker=look.marker, markerfacecolor=look.color if tuned else "white", capsize=2.5, elinewidth=1, **style,
-    )  # fmt: skip
-
-
-def _dense_line(axes: "Axes", dense: Sequence[float]) -> None:
-    if dense:
-        middle, deviation = mean_deviation(dense)
-        axes.axhline(middle, color=INK, linewidth=1.1)
-        axes.axhspan(middle - deviation, middle + deviation, color=INK, alpha=0.1, linewidth=0)
+    face = look.color if tuned else "white"
+    spread_line(axes, [100 * stop + shift for stop in stops], at, look, markerfacecolor=face, **style)
 
 
 def _rate(axes: "Axes", found: Sequence[Sequence[float]], look: Look) -> None:
@@ -97,12 +99,6 @@ def _rate(axes: "Axes", found: Sequence[Sequence[float]], look: Look) -> None:
         axes.plot(steps, means, color=look.color, linestyle=look.line, marker=marker, markersize=3.5, linewidth=1.3)
         low, high = zip(*((m - d, m + d) for m, d in zip(means, deviations, strict=True)), strict=True)
         axes.fill_between(steps, low, high, color=look.color, alpha=0.15, linewidth=0)
-
-
-def _key(look: Look, line: Any, marked: bool = True) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=look.color, linestyle=line, marker=look.marker if marked else "")
 
 
 def _wide_enough(stops: Sequence[float]) -> bool:

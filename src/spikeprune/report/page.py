@@ -6,9 +6,9 @@ drawn, go in as they are.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
-from spikeprune.errors import MissingExtra
+from spikeprune.errors import MeasureError, MissingExtra
 from spikeprune.report.bars import density_scale, energy_split, layer_densities
 from spikeprune.report.compare import CAPTION, TITLES, Comparison
 from spikeprune.report.cost import Report
@@ -18,21 +18,46 @@ from spikeprune.report.findings import DENSE, RULE, findings
 from spikeprune.report.outcome import Outcome
 from spikeprune.report.tables import Table, cost_table, measured, remarks, totals
 
+Verdict = Literal["reproduced", "partly", "refuted", "not tested"]
+
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure and what it shows, in words."""
+    """A figure and what it shows, in words; a wide one, and one that stands alone, has the words beside it."""
 
     svg: str
     caption: str
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of a paper: what it says, the paper's number, ours, and what we hold of it.
+
+    Raises:
+        MeasureError: the verdict is none that the page knows.
+    """
+
+    text: str
+    paper: str
+    here: str
+    verdict: Verdict
+
+    def __post_init__(self) -> None:
+        if self.verdict not in get_args(Verdict):
+            raise MeasureError(
+                f"the verdict on {self.text!r} is {self.verdict!r}, but must be one of {', '.join(get_args(Verdict))}."
+            )
 
 
 @dataclass(frozen=True)
 class Section:
-    """What is said of one group of networks, from top to bottom."""
+    """What is said of one group of networks, or of one experiment of a paper; its fields in the order of the page."""
 
     anchor: str
     title: str
+    claims: Sequence[Claim] = ()
+    text: Sequence[str] = ()
     tiles: Sequence[tuple[str, str]] = ()
     facts: Sequence[tuple[str, str, str]] = ()
     rule: str = ""
@@ -40,7 +65,14 @@ class Section:
     plots: Sequence[Plot] = ()
     remarks: Sequence[str] = ()
     details: Sequence[Table] = ()
+    details_title: str = "Numbers of each layer"
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tally(self) -> str:
+        """Count the verdicts, as in "2 reproduced, 1 refuted"."""
+        given = [claim.verdict for claim in self.claims]
+        return ", ".join(f"{given.count(verdict)}\u00a0{verdict}" for verdict in get_args(Verdict) if verdict in given)
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -55,7 +87,8 @@ def comparison_page(comparison: Comparison) -> str:
     for i, (name, group) in enumerate(groups.items()):
         table = Table(TITLES, comparison.rows(name), CAPTION, "Results")
         sections.append(_group(f"group-{i}", name, group, table, comparison.notes.get(name, {}), styles))
-    return render("Pruning methods compared", sections)
+    lead = "Networks are compared within a group, never across groups."
+    return render("Pruning methods compared", sections, lead=lead, nav="Groups")
 
 
 def report_page(report: Report) -> str:
@@ -77,8 +110,24 @@ def report_page(report: Report) -> str:
     return render("Cost of a spiking network", [section])
 
 
-def render(title: str, sections: Sequence[Section]) -> str:
+def render(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    intro: str = "",
+    lead: str = "",
+    nav: str = "Sections",
+    footer: Mapping[str, str] | None = None,
+) -> str:
     """Fill the page's template; equal sections give equal text.
+
+    Args:
+        title: of the page.
+        sections: from top to bottom, with anchors that differ.
+        intro: below the title; an empty line starts a new paragraph.
+        lead: above the list of sections, which stands where there are several.
+        nav: what a screen reader calls that list.
+        footer: facts at the end of the page, as versions and machines.
 
     Raises:
         MissingExtra: jinja2 is not installed.
@@ -95,7 +144,8 @@ def render(title: str, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html")
-    return template.render(title=title, sections=sections) + "\n"
+    paragraphs = [part.strip() for part in intro.split("\n\n") if part.strip()]
+    return template.render(title=title, sections=sections, intro=paragraphs, lead=lead, nav=nav, footer=footer or {}) + "\n"
 
 
 def _group(

@@ -32,12 +32,13 @@ LEFT_OUT = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column names the row."""
+    """A table of texts; the first column names the row, and the columns of `prose` hold words, which wrap."""
 
     titles: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str
     name: str
+    prose: frozenset[int] = frozenset()
 
 
 def totals(report: Report) -> list[tuple[str, str]]:

@@ -1,0 +1,42 @@
+"""Studies: the claims of a paper, measured anew over seeds; a folder a paper.
+
+`STUDIES` is the table behind `spikeprune study`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A study that the command line can name.
+
+    Attributes:
+        module: that holds its `run(data, path, *, seeds, quick, watch, fresh)`.
+        about: one line.
+        data: the data sets that it runs on.
+        sample: the one that comes with the package, which the quick form uses if none is named.
+    """
+
+    module: str
+    about: str
+    data: tuple[str, ...]
+    sample: str
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        """The function that runs it; imported when it is asked for."""
+        found: Callable[..., Any] = import_module(self.module).run
+        return found
+
+
+STUDIES = {
+    "cqp": Entry(
+        "spikeprune.studies.cqp.study",
+        "CQP (Hamza 2026, arXiv:2606.30676): accuracy at equal budgets, the relaxation trap, the cliff, zombies, timesteps, energy",
+        ("mnist", "fashion-mnist", "fashion-sample"),
+        "fashion-sample",
+    )
+}

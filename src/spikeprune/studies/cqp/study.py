@@ -1,0 +1,167 @@
+"""The whole study: its trials in order, its report, and how it survives being killed."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spikeprune.errors import MissingExtra, RecipeError
+from spikeprune.files import write_text
+from spikeprune.recipes.phase import Watch
+from spikeprune.recipes.run import Silent
+from spikeprune.recipes.rundir import environment
+from spikeprune.report.markdown import markdown
+from spikeprune.report.page import Section, render
+from spikeprune.studies.cqp.pruning import alphas, budgets, cliff, readings, sensitivity
+from spikeprune.studies.cqp.sections import accuracy, limits, time
+from spikeprune.studies.cqp.sections.words import Told
+from spikeprune.studies.cqp.settings import FULL, QUICK, Settings
+from spikeprune.studies.cqp.timesteps import timesteps
+from spikeprune.studies.cqp.trap import trap
+from spikeprune.studies.cqp.zombies import zombies
+from spikeprune.studies.lab import Lab
+from spikeprune.studies.ledger import Ledger
+from spikeprune.studies.rows import Rows
+from spikeprune.studies.trial import Trial, conduct
+
+TITLE = "CQP, every claim measured"
+SAMPLE = "fashion-sample"
+DATA = ("mnist", "fashion-mnist", SAMPLE)
+SECTIONS = (
+    accuracy.budgets,
+    accuracy.exponent,
+    accuracy.readings,
+    accuracy.sensitivity,
+    limits.trap,
+    limits.cliff,
+    limits.zombies,
+    time.timesteps,
+    time.energy,
+)
+CLASSES = 10
+FILES = ("report.html", "report.md", "report.json")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study.
+
+    Attributes:
+        sections: what the report says.
+        facts: data, seeds, versions, machine, the command, and how long the trials took.
+        rows: all trials.
+    """
+
+    sections: Sequence[Section]
+    facts: dict[str, str]
+    rows: Rows
+
+    def to_html(self) -> str:
+        """Give one self-contained page."""
+        return render(TITLE, self.sections, intro=_intro(self.facts), footer=self.facts)
+
+    def to_markdown(self) -> str:
+        """Give claims and tables as text."""
+        return markdown(TITLE, self.sections, intro=_intro(self.facts), footer=self.facts)
+
+    def to_json(self) -> str:
+        """Give the facts, the verdicts and every trial, a trial a line."""
+        claims = [{"section": s.anchor, **vars(claim)} for s in self.sections for claim in s.claims]
+        head = json.dumps({"facts": self.facts, "claims": claims}, indent=2)[:-2]
+        return head + ',\n  "rows": [\n' + ",\n".join(f"    {json.dumps(row)}" for row in self.rows) + "\n  ]\n}\n"
+
+
+def run(
+    data: str,
+    path: str | os.PathLike[str],
+    *,
+    seeds: int = 3,
+    quick: bool = False,
+    watch: Watch | None = None,
+    fresh: bool = False,
+) -> Study:
+    """Train the dense networks, run every trial that is not done yet, and write the report.
+
+    Args:
+        data: "mnist", "fashion-mnist" or "fashion-sample".
+        path: the folder of the study; a study that is there is gone on with.
+        seeds: how many, from 0 on.
+        quick: fewer trials on a smaller network.
+        watch: is told about progress.
+        fresh: delete a study that is there and start anew.
+
+    Raises:
+        RecipeError: a data set that the paper's network does not fit.
+        StorageError: the folder holds another study, or cannot be written.
+        MissingExtra: the extras `recipes` or `relaxation` are not installed; known before any training.
+    """
+    if data not in DATA:
+        raise RecipeError(f"the study runs on {', '.join(DATA)}, not on {data!r}.")
+    _need_solver()
+    settings, folder, watch = QUICK if quick else FULL, Path(path), watch or Silent()
+    ledger = Ledger.open(folder, {"study": "cqp", "data": data, "quick": quick, "seeds": seeds}, fresh=fresh)
+    labs = [Lab(settings.recipe(data, seed), folder / f"seed-{seed}", watch) for seed in range(seeds)]
+    for lab in labs:
+        lab.train()
+    rows = [row for lab in labs for row in conduct(trials(settings), lab, ledger, watch)]
+    study = told(data, quick, labs, Rows(rows))
+    for name, content in zip(FILES, (study.to_html(), study.to_markdown(), study.to_json()), strict=True):
+        write_text(folder / name, content)
+    return study
+
+
+def trials(settings: Settings) -> list[Trial]:
+    """Give all trials of a seed, those of one part together."""
+    parts = (budgets, alphas, readings, sensitivity, trap, cliff, zombies, timesteps)
+    dense = Trial({"part": "dense"}, lambda lab: {"accuracy": lab.dense})
+    return [dense, *(trial for part in parts for trial in part(settings))]
+
+
+def told(data: str, quick: bool, labs: Sequence[Lab], rows: Rows) -> Study:
+    """Turn rows into the report."""
+    images, hidden = labs[0].splits.train.x, labs[0].recipe.net.hidden
+    known = Told(data, rows, rows.where(part="dense").by_seed("accuracy"), (images[0].numel(), *hidden, CLASSES))
+    return Study([section(known) for section in SECTIONS], _facts(known, quick, labs), rows)
+
+
+def _facts(known: Told, quick: bool, labs: Sequence[Lab]) -> dict[str, str]:
+    env = environment(labs[0].recipe, "")
+    train, tune, splits = labs[0].recipe.train, labs[0].recipe.prune, labs[0].splits
+    net, rows = labs[0].recipe.net, known.rows
+    accuracy = rows.where(part="dense").percent("accuracy")
+    return {
+        "command": f"spikeprune study cqp --data {known.data} --seeds {len(labs)}{' --quick' * quick}",
+        "data": f"{known.data}: {len(splits.train.y):,} training, {len(splits.validation.y):,} validation, {len(splits.test.y):,} test images; no setting "
+        "is chosen by the test set",
+        "network": f"{known.network}, LIF, T = {net.timesteps}, beta {net.beta:g}, dropout {net.dropout:g}, input noise {net.noise:g} in training; "
+        f"dense accuracy {accuracy:.2f} %",
+        "dense training": f"{train.epochs} epochs, {train.optimizer}, learning rate {train.lr:g} ({train.decay}), batch {train.batch}, weight decay "
+        f"{train.weight_decay:g}",
+        "fine-tuning": f"{tune.optimizer}, learning rate {tune.lr:g}, batch {tune.batch}, weight decay {tune.weight_decay:g}",
+        "calibration": f"{tune.calibration} batches of {tune.calibration_batch} training images",
+        "seeds": ", ".join(str(lab.recipe.seed) for lab in labs),
+        "trials": f"{len(rows):,}, {sum(row['seconds'] for row in rows) / 60:.0f} minutes, besides {_training(labs) / 60:.0f} minutes of dense training",
+        "versions": ", ".join(f"{name} {version}" for name, version in env["versions"].items()),
+        "machine": f"{env['machine']['cpu']}, {env['machine']['threads']} threads",
+    }
+
+
+def _training(labs: Sequence[Lab]) -> float:
+    return sum(lab.seconds for lab in labs)
+
+
+def _intro(facts: dict[str, str]) -> str:
+    return (
+        "Muhammad Hamza, Criticality-Constrained Iterative Pruning for Energy-Efficient Spiking Neural Networks via Combined Importance Scoring, "
+        f"2026, arXiv:2606.30676. {facts['data'].split(':')[0]}, {facts['network']}; seeds {facts['seeds']}. Reproduced, partly and refuted are said of "
+        "this network and these data; a difference counts where its mean over seeds is larger than its sample standard deviation."
+    )
+
+
+def _need_solver() -> None:
+    """Fail before the training rather than after it."""
+    try:
+        import cvxpy  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra.of("cvxpy", "relaxation", "the relaxation study") from error

@@ -1,0 +1,155 @@
+"""The ground that trials of a study stand on: one seed's trained network, copies of it, its data, and pruning at a set budget.
+
+Every trial works on a fresh copy, draws its randomness from the seed and what the draw is for, and so gives the same
+result in any order, alone or after a kill.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spikeprune import data
+from spikeprune.kernel.schedules import once
+from spikeprune.masks import Masks
+from spikeprune.measure import measure
+from spikeprune.pruner import Method, Pruner
+from spikeprune.recipes.config import Recipe
+from spikeprune.recipes.phase import Watch, revived
+from spikeprune.recipes.run import Run, calibration, train_dense
+from spikeprune.recipes.rundir import RunDir, environment
+from spikeprune.recipes.train import EVALUATE, Bench, Part, Splits, accuracy, draw, epoch, loss_fn, make_fabric
+from spikeprune.report import profile
+from spikeprune.report.findings import DENSE
+from spikeprune.stats import Need, Stats
+
+Batches = Sequence[tuple[Tensor, Tensor]]
+WHOLE_EPOCH = -1  # as a number of batches
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a pruned copy came to.
+
+    Attributes:
+        bench: the copy.
+        masks: what lives.
+        accuracy: on the test set.
+    """
+
+    bench: Bench
+    masks: Masks
+    accuracy: float
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Give accuracy, achieved sparsity of the pruned layers, and dead weights that are not zero."""
+        return {"accuracy": self.accuracy, "achieved": self.masks.sparsity, "revived": revived(self.bench, self.masks)}
+
+
+class Lab:
+    """One seed of a study.
+
+    Args:
+        recipe: of the dense network and of fine-tuning; its seed is the trials' seed.
+        path: the run directory that keeps the dense network.
+        watch: is told how far the dense training is.
+    """
+
+    def __init__(self, recipe: Recipe, path: Path, watch: Watch) -> None:
+        self.recipe = recipe
+        found = data.load(recipe.data.name)
+        splits = Splits.of(found, recipe.data.validation, make_fabric(recipe.machine).device)
+        self._run = Run(recipe, RunDir.open(path, recipe), found, splits, watch)
+
+    def train(self) -> None:
+        """Train the dense network, or go on with it, unless that is done."""
+        self._run.folder.note_environment(environment(self.recipe, self._run.found.source))
+        train_dense(self._run)
+
+    @property
+    def seconds(self) -> float:
+        """How long the dense training took."""
+        return float((self._run.folder.finished(DENSE) or {}).get("seconds", 0.0))
+
+    @property
+    def splits(self) -> Splits:
+        """The data."""
+        return self._run.splits
+
+    def copy(self) -> Bench:
+        """Copy the trained dense network."""
+        return self._run.bench(DENSE)[0]
+
+    @cached_property
+    def dense(self) -> float:
+        """Test accuracy of the dense network."""
+        return accuracy(self.copy(), self.splits.test)
+
+    @cached_property
+    def calibration(self) -> Batches:
+        """The batches that methods measure: the same for every method and trial of the seed."""
+        return calibration(self._run)
+
+    @cached_property
+    def stats(self) -> Stats:
+        """The criticality of the dense network's weights over all calibration batches."""
+        return self.measured(self.copy(), self.calibration)
+
+    def measured(self, bench: Bench, batches: Batches) -> Stats:
+        """Measure the gradients of a network."""
+        return measure(bench.view, batches, {Need.WEIGHT_GRADIENT}, loss_fn=loss_fn)
+
+    def one_shot(self, method: Method, sparsity: float, layers: str | Sequence[str], stats: Stats | None = None) -> Pruned:
+        """Prune a copy at once, by the statistics of the dense network (or those given), without fine-tuning."""
+        bench = self.copy()
+        masks = method(bench.view.select(layers), stats or self.stats, Masks({}), sparsity)
+        return self.masked(bench, masks)
+
+    def masked(self, bench: Bench, masks: Masks) -> Pruned:
+        """Apply masks and measure."""
+        masks.apply_(bench.view.layers)
+        return Pruned(bench, masks, accuracy(bench, self.splits.test))
+
+    def cost(self, bench: Bench) -> dict[str, float]:
+        """Measure what a sample costs, as the mean of the first test images."""
+        report = profile(bench.view, [next(self.splits.test.batches(EVALUATE))[0]])
+        return {"synops": report.synops_effective, "energy_pj": report.energy_pj}
+
+    def in_rounds(self, method: Method, sparsity: float, layers: str, *, rounds: int, batches: int) -> Pruned:
+        """Prune a copy in rounds of equal steps, criticality measured anew in each, and fine-tune after each.
+
+        Args:
+            method: what decides.
+            sparsity: the last target.
+            layers: what is pruned.
+            rounds: how many.
+            batches: of fine-tuning after each round, under `hold`, with a fresh optimizer; `WHOLE_EPOCH` for an epoch.
+        """
+        bench, table = self.copy(), self.recipe.prune
+        pruner = Pruner(bench.view, method, once(sparsity), calibration=self.calibration, loss_fn=loss_fn, layers=layers)
+        for done in range(1, rounds + 1):
+            pruner.update(sparsity * done / rounds)
+            optimizer = bench.optimizer(table)
+            pruner.attach(optimizer)
+            seed = draw(self.recipe.seed, "tune", done)
+            part = self._part(batches, done)
+            epoch(bench, optimizer, part, batch=table.batch, seed=seed, before=_nothing, after=_nothing)
+            pruner.detach()
+        return self.masked(bench, pruner.masks)
+
+    def _part(self, batches: int, done: int) -> Part:
+        """Draw what one round trains on: the same images for every method."""
+        train = self.splits.train
+        if batches == WHOLE_EPOCH:
+            return train
+        generator = torch.Generator().manual_seed(draw(self.recipe.seed, "tune-on", done))
+        pick = torch.randperm(len(train.y), generator=generator)[: batches * self.recipe.prune.batch]
+        return Part(train.x[pick], train.y[pick])
+
+
+def _nothing(*_: int) -> None:
+    """Do nothing before or after a step."""

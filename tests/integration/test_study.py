@@ -1,0 +1,141 @@
+"""The study of the CQP paper in its quick form, from untrained network to report, killed and gone on with."""
+
+import json
+import sys
+
+import pytest
+
+from spikeprune import cli
+from spikeprune.errors import MissingExtra, RecipeError, StorageError
+from spikeprune.studies.cqp import study
+from spikeprune.studies.cqp.settings import QUICK
+from spikeprune.studies.rows import Rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def done(folder):
+    return study.run(study.SAMPLE, folder / "quick", seeds=1, quick=True)
+
+
+def numbers(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_every_trial_is_done_and_every_section_has_something_to_say(done):
+    assert len(done.rows) == len(study.trials(QUICK))
+    assert [section.anchor for section in done.sections] == [
+        "budgets", "alpha", "readings", "sensitivity", "trap", "cliff", "zombies", "timesteps", "energy",
+    ]  # fmt: skip
+    assert all(section.tables for section in done.sections)
+    assert sum(len(section.claims) for section in done.sections) >= 15
+
+
+def test_pruning_is_exact_in_every_trial(done):
+    for row in done.rows.where(part="budgets"):
+        units = 784 if row["pattern"] == "column" else 784 * 64
+        assert row["achieved"] == pytest.approx(round(units * row["sparsity"]) / units, abs=0.51 / units)
+        assert row["revived"] == 0
+
+
+def test_one_shot_magnitude_and_alpha_zero_are_the_same_network(done):
+    for pattern in ("unstructured", "column"):
+        magnitude = done.rows.where(part="budgets", method="magnitude", pattern=pattern, batches=0, sparsity=0.9)
+        alpha = done.rows.where(part="alpha", alpha=0.0, pattern=pattern, batches=0, sparsity=0.9)
+        assert magnitude.by_seed("accuracy") == alpha.by_seed("accuracy")
+
+
+def test_the_trap_is_predicted_and_the_cliff_is_its_protected_counts(done):
+    trap = done.rows.where(part="trap")
+    assert {row["status"] for row in trap} == {"solved", "infeasible"}
+    for row in trap:
+        assert row["status"] == row["predicted_status"]
+        assert row["differing_columns"] == 0
+        assert row["accuracy"] == row["predicted_accuracy"]
+    for row in done.rows.where(part="cliff"):
+        assert row["achieved"] == pytest.approx(min(row["sparsity"], 1 - row["protected"] / row["columns"]), abs=0.51 / 784)
+
+
+def test_zombies_come_back_without_hold_and_never_with_it(done):
+    rows = done.rows.where(part="zombies")
+    assert all(row["revived"] == 0 for row in rows if row["regime"].startswith("hold"))
+    for optimizer in ("SGD, momentum 0.9", "Adam", "AdamW", "RMSprop, momentum 0.9"):
+        for regime in ("gradient masked", "gradient masked, fresh optimizer, dense state resumed"):
+            assert all(row["revived"] > 0.9 * row["dead"] for row in rows.where(optimizer=optimizer, regime=regime))
+    assert all(row["revived"] == 0 for row in rows.where(regime="gradient masked, fresh optimizer"))
+
+
+def test_the_report_is_whole_and_holds_every_claim(done, folder):
+    page = (folder / "quick" / "report.html").read_text()
+    text = (folder / "quick" / "report.md").read_text()
+    data = json.loads((folder / "quick" / "report.json").read_text())
+    assert page.count("<svg") >= 9
+    assert page.count("</html>") == 1
+    assert len(data["rows"]) == len(done.rows)
+    assert data["facts"]["command"] == "spikeprune study cqp --data fashion-sample --seeds 1 --quick"
+    for claim in (claim for section in done.sections for claim in section.claims):
+        assert claim.text in text
+        assert f"**{claim.verdict}**" in text
+    assert [claim["verdict"] for claim in data["claims"]] == [c.verdict for s in done.sections for c in s.claims]
+
+
+def test_a_killed_study_goes_on_and_ends_with_the_same_numbers(done, folder, monkeypatch):
+    file = folder / "quick" / "trials.jsonl"
+    lines = file.read_text().splitlines()
+    keep = [line for line in lines if '"trap"' not in line and '"tau": 1.0' not in line]
+    assert 0 < len(keep) < len(lines)
+    file.write_text("\n".join(keep) + "\n" + lines[-1][:40])
+    ran = []
+    relaxed = study.trap.__globals__["relaxed"]
+    monkeypatch.setitem(study.trap.__globals__, "relaxed", lambda *args: ran.append(args) or relaxed(*args))
+    again = study.run(study.SAMPLE, folder / "quick", seeds=1, quick=True)
+    assert len(ran) == len(done.rows.where(part="trap"))
+    assert numbers(again.rows) == numbers(done.rows)
+    assert [s.claims for s in again.sections] == [s.claims for s in done.sections]
+
+
+def test_another_study_in_the_folder_is_refused(done, folder):
+    with pytest.raises(StorageError, match=r"they differ in seeds"):
+        study.run(study.SAMPLE, folder / "quick", seeds=2, quick=True)
+
+
+def test_without_the_solver_it_fails_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'spikeprune\[relaxation\]'"):
+        study.run(study.SAMPLE, tmp_path / "s", seeds=1, quick=True)
+    assert not (tmp_path / "s").exists()
+
+
+def test_data_of_another_kind_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match="the study runs on mnist, fashion-mnist, fashion-sample, not on 'nmnist'"):
+        study.run("nmnist", tmp_path / "s")
+
+
+def test_the_command_shows_claims_and_explains_what_it_cannot_do(done, folder, capsys, monkeypatch):
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["spikeprune", "study", *args])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    status, out, _ = call("cqp", "--quick", "--out", str(folder / "quick"))
+    assert status == 0
+    assert all(word in out for word in ("claim", "reproduced", "refuted", "Report:"))
+    assert "there is no study 'slam'; there are cqp" in call("slam")[2]
+    assert "name the data with --data: mnist, fashion-mnist" in call("cqp")[2]
+
+
+def test_rows_of_several_seeds_give_a_spread(done):
+    doubled = Rows([*done.rows, *({**row, "seed": 1} for row in done.rows)])
+    known = study.Told(study.SAMPLE, doubled, doubled.where(part="dense").by_seed("accuracy"), (784, 64, 32, 10))
+    for section in study.SECTIONS:
+        assert section(known).tables
+    assert "± 0.00" in section_text(study.SECTIONS[0](known))
+
+
+def section_text(section):
+    return " ".join(cell for table in section.tables for row in table.rows for cell in row)
