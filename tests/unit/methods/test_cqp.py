@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from small_nets import lively, spikes
-from spikeprune import Masks, Need, Pruner, measure, model_view
-from spikeprune.errors import MeasureError, MethodError, SparsityError
+from spikeprune import Masks, Need, Pruner, measure, model_view, prune
+from spikeprune.errors import MeasureError, MethodError, NonFinite, SparsityError
 from spikeprune.kernel.patterns import Channel, Unstructured
 from spikeprune.kernel.schedules import stages
 from spikeprune.kernel.scores import by_mean, by_rank, per_input, per_output, per_weight, unit
@@ -244,3 +244,30 @@ def test_criticality_is_measured_anew_at_every_stage():
     pruner.step()
     assert len(seen) == 2
     assert not torch.equal(seen[0], seen[1])
+
+
+def test_a_threshold_that_protects_everything_leaves_nothing_to_remove():
+    even = measured(a=[[0.3] * 4])  # all equally critical, so all of criticality 1
+    with pytest.raises(SparsityError, match=r"protects 4 of 4 units, but sparsity 0\.25 keeps only 3\. Ask for at most 0\.0,"):
+        CQP(protect=1.0)([layer("a", WEIGHT)], even, Masks({}), 0.25)
+    assert CQP(protect=1.0)([layer("a", WEIGHT)], even, Masks({}), 0.0).kept == {"a": 4}
+
+
+def test_a_threshold_above_all_but_the_largest_changes_no_mask_that_keeps_it():
+    one, stats = [layer("a", WEIGHT)], measured(a=GRADIENT)
+    for sparsity in (0.25, 0.5, 0.75):
+        assert CQP(protect=1.0)(one, stats, Masks({}), sparsity) == CQP()(one, stats, Masks({}), sparsity)
+
+
+def test_criticality_of_a_silent_network_is_an_error_and_so_is_one_that_is_not_a_number():
+    x, y = spikes(4, 6, 5), torch.arange(6) % 3
+    net = Dropped(0.0)
+    view, loss = model_view(net, x), nn.functional.cross_entropy
+    with pytest.raises(NonFinite, match=r"the loss of calibration batch 0 is nan"):
+        prune(view, CQP(), 0.5, calibration=[(x, y)], loss_fn=lambda out, y: loss(out * torch.nan, y))
+    with torch.no_grad():
+        net.fc.weight.zero_()
+    silent = lambda out, y: loss(out, y) + 0 * net.fc.weight.sum()  # noqa: E731
+    net.lif.spike_grad = lambda u: (u > 1e9).float() + 0 * u  # never near the threshold: no surrogate gradient
+    with pytest.raises(MeasureError, match="no gradient reaches the weights of layer 'fc'"):
+        prune(view, CQP(), 0.5, calibration=[(x, y)], loss_fn=silent)

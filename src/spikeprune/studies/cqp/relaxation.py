@@ -19,6 +19,8 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,19 +166,24 @@ def overshoot(problem: Problem, relaxed: Relaxed) -> float:
     return relaxed.sparsity - problem.removed / problem.columns
 
 
-def _solve(problem: Problem, weights: Tensor, target: Tensor) -> Relaxed:
-    """Minimise sum weights^2 (m - target)^2 by the first solver that ends, inaccurately only if no rounding is in doubt."""
+def solver() -> Any:
+    """Import cvxpy. Raises MissingExtra."""
     try:
-        import cvxpy
+        return import_module("cvxpy")
     except ImportError as error:
         raise MissingExtra.of("cvxpy", "relaxation", "the relaxation study") from error
+
+
+def _solve(problem: Problem, weights: Tensor, target: Tensor) -> Relaxed:
+    """Minimise sum weights^2 (m - target)^2 under the constraints, by the first solver that comes to an end."""
+    cvxpy = solver()
     m = cvxpy.Variable(problem.columns)
     cost = cvxpy.sum_squares(cvxpy.multiply(weights.numpy(), m - target.numpy()))
     limits = [m >= _bounds(problem)[0].numpy(), m <= 1, cvxpy.sum(1 - m) >= problem.removed]
     program = cvxpy.Problem(cvxpy.Minimize(cost), limits)
-    for solver, options in _SOLVERS.items():
+    for name, options in _SOLVERS.items():
         with warnings.catch_warnings(action="ignore"), suppress(cvxpy.SolverError):  # the status tells
-            program.solve(solver=solver, **options)
+            program.solve(solver=name, **options)
         if program.status == "infeasible":
             return Relaxed("infeasible", torch.ones_like(problem.norms))
         if program.status == "optimal" or (program.status == "optimal_inaccurate" and abs(m.value - 0.5).min() > 0.05):

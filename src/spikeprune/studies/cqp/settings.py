@@ -61,7 +61,7 @@ QUICK = Settings(
         "net.hidden=[64, 32]",
         "train.epochs=4",
         "train.batch=64",
-        "prune.batch=64",
+        "prune.batch=128",
         "prune.calibration=4",
         "prune.calibration_batch=128",
     ),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikeprune.errors import MissingExtra, RecipeError
+from spikeprune.errors import RecipeError
 from spikeprune.files import write_text
 from spikeprune.recipes.phase import Watch
 from spikeprune.recipes.run import Silent
@@ -14,6 +14,7 @@ from spikeprune.recipes.rundir import environment
 from spikeprune.report.markdown import markdown
 from spikeprune.report.page import Section, render
 from spikeprune.studies.cqp.pruning import alphas, budgets, cliff, readings, sensitivity
+from spikeprune.studies.cqp.relaxation import solver
 from spikeprune.studies.cqp.sections import accuracy, limits, time
 from spikeprune.studies.cqp.sections.words import Told
 from spikeprune.studies.cqp.settings import FULL, QUICK, Settings
@@ -98,7 +99,7 @@ def run(
     """
     if data not in DATA:
         raise RecipeError(f"the study runs on {', '.join(DATA)}, not on {data!r}.")
-    _need_solver()
+    solver()  # fail before the training rather than after it
     settings, folder, watch = QUICK if quick else FULL, Path(path), watch or Silent()
     ledger = Ledger.open(folder, {"study": "cqp", "data": data, "quick": quick, "seeds": seeds}, fresh=fresh)
     labs = [Lab(settings.recipe(data, seed), folder / f"seed-{seed}", watch) for seed in range(seeds)]
@@ -157,11 +158,3 @@ def _intro(facts: dict[str, str]) -> str:
         f"2026, arXiv:2606.30676. {facts['data'].split(':')[0]}, {facts['network']}; seeds {facts['seeds']}. Reproduced, partly and refuted are said of "
         "this network and these data; a difference counts where its mean over seeds is larger than its sample standard deviation."
     )
-
-
-def _need_solver() -> None:
-    """Fail before the training rather than after it."""
-    try:
-        import cvxpy  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra.of("cvxpy", "relaxation", "the relaxation study") from error
