@@ -20,6 +20,18 @@ def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
     assert "SynOps effective" in out
 
 
+def test_the_example_of_timesteps_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        runpy.run_path(str(ROOT / "examples" / "fewer_timesteps.py"))
+    out = capsys.readouterr().out
+    curve = [float(found) for found in re.findall(r"after +\d+ timesteps: accuracy ([\d.]+)%", out)]
+    assert len(curve) == 10
+    assert curve[-1] > 70 > curve[0]
+    assert re.search(r"truncated to 6 timesteps: accuracy ([\d.]+)%", out)[1] == f"{curve[5]}"
+    assert "early exit at confidence 0.7" in out
+
+
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
