@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from spikeprune import cli
-from spikeprune.errors import MissingExtra, RecipeError, StorageError
+from spikeprune.errors import MeasureError, MissingExtra, RecipeError, StorageError
 from spikeprune.studies.cqp import study
 from spikeprune.studies.cqp.settings import QUICK
 from spikeprune.studies.rows import Rows
@@ -78,8 +78,8 @@ def test_the_report_is_whole_and_holds_every_claim(done, folder):
     assert len(data["rows"]) == len(done.rows)
     assert data["facts"]["command"] == "spikeprune study cqp --data fashion-sample --seeds 1 --quick"
     for claim in (claim for section in done.sections for claim in section.claims):
-        assert claim.text in text
-        assert f"**{claim.verdict}**" in text
+        assert claim.rule
+        assert any(claim.text in line and f"**{claim.verdict}**" in line for line in text.splitlines())
     assert [claim["verdict"] for claim in data["claims"]] == [c.verdict for s in done.sections for c in s.claims]
 
 
@@ -99,8 +99,34 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_numbers(done, folder, mon
 
 
 def test_another_study_in_the_folder_is_refused(done, folder):
-    with pytest.raises(StorageError, match=r"they differ in seeds"):
-        study.run(study.SAMPLE, folder / "quick", seeds=2, quick=True)
+    with pytest.raises(StorageError, match=r"they differ in .*data.*quick"):
+        study.run("mnist", folder / "quick", seeds=1)
+
+
+def test_a_trial_that_fails_is_told_and_costs_no_other(done, folder, monkeypatch):
+    file = folder / "quick" / "trials.jsonl"
+    whole = file.read_text()
+    file.write_text("".join(line + "\n" for line in whole.splitlines() if '"cliff"' not in line and '"sensitivity"' not in line))
+
+    def fails(*_):
+        raise MeasureError("no gradient reaches the weights")
+
+    monkeypatch.setitem(study.cliff.__globals__, "protected", fails)
+    with pytest.raises(
+        MeasureError, match=r"10 of \d+ trials of seed 0 failed; the others are kept\. First, part cliff.*no gradient"
+    ):
+        study.run(study.SAMPLE, folder / "quick", seeds=1, quick=True)
+    assert sum('"sensitivity"' in line for line in file.read_text().splitlines()) == len(done.rows.where(part="sensitivity"))
+    file.write_text(whole)
+
+
+@pytest.mark.parametrize("data", ["mnist", "fashion-mnist"])
+def test_the_report_of_the_real_data_holds_the_papers_figures(done, data):
+    """On rows of the sample: every claim, line and caption that only these data have must be there."""
+    known = study.Told(data, done.rows, done.rows.where(part="dense").by_seed("accuracy"), (784, 64, 32, 10))
+    sections = {section.anchor: section for section in (told(known) for told in study.SECTIONS if told.__name__ != "budgets")}
+    assert "notebook" in sections["cliff"].plots[0].svg
+    assert ("notebook" in sections["alpha"].plots[0].svg) == (data == "fashion-mnist")
 
 
 def test_without_the_solver_it_fails_before_it_trains(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ class Spread:
 
     def __format__(self, spec: str) -> str:
         text = format(self.mean, spec)
-        return text if self.deviation is None else f"{text} ± {format(self.deviation, spec)}"
+        return text if self.deviation is None else f"{text} ± {format(self.deviation, spec.replace('+', ''))}"
 
 
 def findings(group: Mapping[str, Sequence[Outcome]]) -> list[tuple[str, str]]:
@@ -70,7 +70,7 @@ def gap(own: Mapping[int, float], other: Mapping[int, float]) -> Spread | None:
 
     Example:
         >>> f"{gap({0: 95.0, 1: 96.0}, {0: 92.0, 1: 91.0}):+.1f}"
-        '+4.0 ± +1.4'
+        '+4.0 ± 1.4'
     """
     shared = own.keys() & other.keys()
     return Spread.of(own[seed] - other[seed] for seed in sorted(shared)) if shared else None

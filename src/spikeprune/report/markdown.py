@@ -22,7 +22,9 @@ def markdown(title: str, sections: Sequence[Section], *, intro: str = "", footer
     for section in sections:
         parts += [f"## {section.title}", *section.text]
         if section.claims:
-            rows = [(c.text, c.paper, c.here, f"**{c.verdict}**") for c in section.claims]
+            rows = [
+                (f"{c.text}. Rule: {c.rule}" if c.rule else c.text, c.paper, c.here, f"**{c.verdict}**") for c in section.claims
+            ]
             parts.append(table(("claim", "paper", "here", "verdict"), rows))
         for each in [*section.tables, *section.details]:
             parts += [f"### {each.name}", table(each.titles, each.rows), each.caption]

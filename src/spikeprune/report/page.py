@@ -32,7 +32,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of a paper: what it says, the paper's number, ours, and what we hold of it.
+    """A claim of a paper: what it says, the paper's number, ours, what we hold of it, and the rule that the verdict follows.
 
     Raises:
         MeasureError: the verdict is none that the page knows.
@@ -42,6 +42,7 @@ class Claim:
     paper: str
     here: str
     verdict: Verdict
+    rule: str = ""
 
     def __post_init__(self) -> None:
         if self.verdict not in get_args(Verdict):

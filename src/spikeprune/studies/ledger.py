@@ -4,6 +4,8 @@
 
     study.json      what was asked: equal settings continue the study, others are refused
     trials.jsonl    a line for each finished trial
+    seed-S/         the run directory of each seed's dense network
+    report.html, report.md, report.json
 """
 
 import json
@@ -17,6 +19,8 @@ from spikeprune.errors import StorageError
 from spikeprune.files import read_json, write_json, write_text
 
 Row = dict[str, Any]
+FORMAT = 1  # of the rows: what older code wrote is not read as if it were today's
+REPORTS = ("report.html", "report.md", "report.json")
 
 
 class Ledger:
@@ -32,18 +36,19 @@ class Ledger:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], settings: Mapping[str, Any], *, fresh: bool = False) -> "Ledger":
-        """Open a new or unfinished study; `fresh` deletes the one that is there.
+        """Open a new or unfinished study; `fresh` deletes what the one that is there wrote, and nothing else.
 
         Raises:
             StorageError: the folder holds a study with other settings, or something that is no study.
         """
         folder, file = Path(path), Path(path) / "study.json"
+        settings = {"format": FORMAT, **settings}
         if file.exists() and fresh:
-            for entry in folder.iterdir():
-                if entry.name == "study.json" or entry.suffix in (".jsonl", ".html", ".md", ".json"):
-                    entry.unlink()
-                elif entry.name.startswith("seed-"):
-                    shutil.rmtree(entry)
+            for name in ("trials.jsonl", *REPORTS):
+                (folder / name).unlink(missing_ok=True)
+            for run in folder.glob("seed-*"):
+                if (run / "recipe.toml").exists():
+                    shutil.rmtree(run)
         elif file.exists():
             _refuse_other(folder, dict(read_json(file)), settings)
         elif folder.exists() and any(folder.iterdir()):
@@ -57,7 +62,11 @@ class Ledger:
         return None if row is None else {**row["facts"], **row["found"]}
 
     def add(self, facts: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-        """Keep what a trial measured."""
+        """Keep what a trial measured.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         row = {"facts": dict(facts), "found": dict(found)}
         try:
             with (self.path / "trials.jsonl").open("a", encoding="utf-8") as file:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spikeprune.errors import MeasureError, NonFinite, SparsityError
 from spikeprune.recipes.phase import Watch
 from spikeprune.studies.lab import Lab
 from spikeprune.studies.ledger import Ledger, Row
@@ -24,18 +25,30 @@ class Trial:
 
 
 def conduct(trials: Sequence[Trial], lab: Lab, ledger: Ledger, watch: Watch) -> list[Row]:
-    """Run the trials of one seed that the ledger does not hold yet; returns the rows of all of them."""
+    """Run the trials of one seed that the ledger does not hold yet; returns the rows of all of them.
+
+    Raises:
+        MeasureError: trials failed. All others are done by then, and only the failed ones are tried again the next time.
+    """
     seed = lab.recipe.seed
     asked = [{**trial.facts, "seed": seed} for trial in trials]
     watch.phase(f"seed {seed}", len(trials), sum(ledger.find(facts) is not None for facts in asked))
-    rows = []
+    failures = []
     for trial, facts in zip(trials, asked, strict=True):
-        if (row := ledger.find(facts)) is None:
-            start = time.perf_counter()
-            found = trial.run(lab)
-            ledger.add(facts, {**found, "seconds": round(time.perf_counter() - start, 3)})
-            row = ledger.find(facts)
+        if ledger.find(facts) is None:
+            try:
+                _run(trial, facts, lab, ledger)
+            except (MeasureError, NonFinite, SparsityError) as error:
+                failures.append(f"{', '.join(f'{key} {value}' for key, value in facts.items())}: {error}")
             watch.advance()
-        assert row is not None
-        rows.append(row)
-    return rows
+    if failures:
+        raise MeasureError(
+            f"{len(failures)} of {len(trials)} trials of seed {seed} failed; the others are kept. First, {failures[0]}"
+        )
+    return [row for facts in asked if (row := ledger.find(facts)) is not None]
+
+
+def _run(trial: Trial, facts: Mapping[str, Any], lab: Lab, ledger: Ledger) -> None:
+    start = time.perf_counter()
+    found = trial.run(lab)
+    ledger.add(facts, {**found, "seconds": round(time.perf_counter() - start, 3)})

@@ -32,14 +32,17 @@ def test_a_line_cut_short_is_dropped_and_the_next_one_is_whole(tmp_path, cut):
 
 def test_other_settings_are_refused_by_name_and_fresh_starts_anew(tmp_path):
     Ledger.open(tmp_path / "s", SETTINGS).add({"part": "a"}, {"n": 1})
-    (tmp_path / "s" / "seed-0").mkdir()
-    (tmp_path / "s" / "notes.txt").write_text("mine")
+    for name in ("seed-0", "seed-mine"):
+        (tmp_path / "s" / name).mkdir()
+    (tmp_path / "s" / "seed-0" / "recipe.toml").write_text("")
+    for name in ("notes.md", "thesis.json", "report.html"):
+        (tmp_path / "s" / name).write_text("mine, but for the report")
     with pytest.raises(StorageError, match=r"other settings; they differ in data, seeds\. .*--fresh"):
         Ledger.open(tmp_path / "s", {**SETTINGS, "data": "fashion-mnist", "seeds": 3})
     assert Ledger.open(tmp_path / "s", SETTINGS).find({"part": "a"}) is not None  # a refusal deletes nothing
     ledger = Ledger.open(tmp_path / "s", {**SETTINGS, "data": "fashion-mnist"}, fresh=True)
     assert ledger.find({"part": "a"}) is None
-    assert sorted(file.name for file in (tmp_path / "s").iterdir()) == ["notes.txt", "study.json"]
+    assert sorted(file.name for file in (tmp_path / "s").iterdir()) == ["notes.md", "seed-mine", "study.json", "thesis.json"]
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):

@@ -20,6 +20,11 @@ NOTEBOOK_CQP = {
 }
 """(batches of fine-tuning a round, columns by CQP); on MNIST with alpha = 1."""
 
+
+FORM = {"mnist": ("unstructured", 10), "fashion-mnist": ("column", -1)}
+"""Pattern and batches a round that the headlines are held against: on MNIST the abstract's figures lie far above the notebook's
+columns, so weights, with the notebook's budget; on Fashion-MNIST the notebook's own form."""
+
 ALPHA = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0), (81.3, 85.2, 85.9, 84.6, 83.3, 81.4, 77.8)
 """Columns of Fashion-MNIST at 70 %: exponents and accuracies."""
 

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeprune.errors import MeasureError, MissingExtra, NonFinite, SparsityError, SpikepruneError
+from spikeprune.errors import MeasureError, MissingExtra, NonFinite, SparsityError
 from spikeprune.kernel.allocate import kept
 from spikeprune.kernel.scores import unit
 
@@ -148,7 +148,7 @@ def predict_retained(problem: Problem) -> Relaxed:
 
 
 def solve_norm(problem: Problem) -> Relaxed:
-    """Solve the paper's program, min sum (w_i m_i)^2. Raises MissingExtra, or SpikepruneError if no solver ends."""
+    """Solve the paper's program, min sum (w_i m_i)^2. Raises MissingExtra, or MeasureError if no solver ends."""
     # The optimum is every lower bound, whatever the positive weights are, so raising small ones does not move it. A norm
     # of 1e-3 would count 1e-6, below what solvers see at their own tolerances: they return any m for it, even 1.
     return _solve(problem, unit(problem.norms).clamp_min(0.05), torch.zeros_like(problem.norms))
@@ -188,7 +188,7 @@ def _solve(problem: Problem, weights: Tensor, target: Tensor) -> Relaxed:
             return Relaxed("infeasible", torch.ones_like(problem.norms))
         if program.status == "optimal" or (program.status == "optimal_inaccurate" and abs(m.value - 0.5).min() > 0.05):
             return Relaxed("solved", torch.from_numpy(m.value).double().clamp(0, 1))
-    raise SpikepruneError(f"none of {', '.join(_SOLVERS)} ended on {problem.columns} columns, {problem.removed} to remove.")
+    raise MeasureError(f"none of {', '.join(_SOLVERS)} ended on {problem.columns} columns, {problem.removed} to remove.")
 
 
 def _bounds(problem: Problem) -> tuple[Tensor, Tensor]:

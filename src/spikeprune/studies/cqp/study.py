@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spikeprune.errors import RecipeError
@@ -15,33 +15,21 @@ from spikeprune.report.markdown import markdown
 from spikeprune.report.page import Section, render
 from spikeprune.studies.cqp.pruning import alphas, budgets, cliff, readings, sensitivity
 from spikeprune.studies.cqp.relaxation import solver
-from spikeprune.studies.cqp.sections import accuracy, limits, time
+from spikeprune.studies.cqp.sections import SECTIONS
 from spikeprune.studies.cqp.sections.words import Told
 from spikeprune.studies.cqp.settings import FULL, QUICK, Settings
 from spikeprune.studies.cqp.timesteps import timesteps
 from spikeprune.studies.cqp.trap import trap
 from spikeprune.studies.cqp.zombies import zombies
 from spikeprune.studies.lab import Lab
-from spikeprune.studies.ledger import Ledger
+from spikeprune.studies.ledger import REPORTS, Ledger
 from spikeprune.studies.rows import Rows
 from spikeprune.studies.trial import Trial, conduct
 
 TITLE = "CQP, every claim measured"
 SAMPLE = "fashion-sample"
 DATA = ("mnist", "fashion-mnist", SAMPLE)
-SECTIONS = (
-    accuracy.budgets,
-    accuracy.exponent,
-    accuracy.readings,
-    accuracy.sensitivity,
-    limits.trap,
-    limits.cliff,
-    limits.zombies,
-    time.timesteps,
-    time.energy,
-)
 CLASSES = 10
-FILES = ("report.html", "report.md", "report.json")
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,7 @@ def run(
 
     Args:
         data: "mnist", "fashion-mnist" or "fashion-sample".
-        path: the folder of the study; a study that is there is gone on with.
+        path: the folder of the study; a study that is there is gone on with, for more seeds as well.
         seeds: how many, from 0 on.
         quick: fewer trials on a smaller network.
         watch: is told about progress.
@@ -96,18 +84,19 @@ def run(
         RecipeError: a data set that the paper's network does not fit.
         StorageError: the folder holds another study, or cannot be written.
         MissingExtra: the extras `recipes` or `relaxation` are not installed; known before any training.
+        MeasureError: trials failed; told once all others are done, and tried again the next time.
     """
     if data not in DATA:
         raise RecipeError(f"the study runs on {', '.join(DATA)}, not on {data!r}.")
     solver()  # fail before the training rather than after it
     settings, folder, watch = QUICK if quick else FULL, Path(path), watch or Silent()
-    ledger = Ledger.open(folder, {"study": "cqp", "data": data, "quick": quick, "seeds": seeds}, fresh=fresh)
+    ledger = Ledger.open(folder, {"study": "cqp", "data": data, "quick": quick, **asdict(settings)}, fresh=fresh)
     labs = [Lab(settings.recipe(data, seed), folder / f"seed-{seed}", watch) for seed in range(seeds)]
     for lab in labs:
         lab.train()
     rows = [row for lab in labs for row in conduct(trials(settings), lab, ledger, watch)]
     study = told(data, quick, labs, Rows(rows))
-    for name, content in zip(FILES, (study.to_html(), study.to_markdown(), study.to_json()), strict=True):
+    for name, content in zip(REPORTS, (study.to_html(), study.to_markdown(), study.to_json()), strict=True):
         write_text(folder / name, content)
     return study
 
@@ -155,6 +144,7 @@ def _training(labs: Sequence[Lab]) -> float:
 def _intro(facts: dict[str, str]) -> str:
     return (
         "Muhammad Hamza, Criticality-Constrained Iterative Pruning for Energy-Efficient Spiking Neural Networks via Combined Importance Scoring, "
-        f"2026, arXiv:2606.30676. {facts['data'].split(':')[0]}, {facts['network']}; seeds {facts['seeds']}. Reproduced, partly and refuted are said of "
-        "this network and these data; a difference counts where its mean over seeds is larger than its sample standard deviation."
+        f"2026, arXiv:2606.30676. Measured on {facts['data'].split(':')[0]} with {facts['network']}; seeds {facts['seeds']}.\n\nVerdicts hold for this "
+        "network and these data, and follow from the trials by the rule that each claim states. A claim is partly reproduced where some of its "
+        "tests hold. No verdict is a test of significance."
     )

@@ -1,4 +1,4 @@
-"""Words and verdicts that the sections share."""
+"""Words, differences and verdicts that the sections share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from spikeprune.studies.rows import Rows
 PATTERNS = {"unstructured": "weights", "column": "input columns"}
 NAMES = {"cqp": "CQP", "magnitude": "magnitude", "gradient": "criticality alone", "random": "random"}
 TEST = "Accuracy is that on the whole test set."
+BEYOND = "the mean over seeds is larger than its sample standard deviation (of one seed: larger than 0)"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Told:
         return "dense", [100 * value for value in self.dense.values()]
 
 
+def percent(share: float) -> str:
+    """Write a fraction as a whole percentage."""
+    return f"{100 * share:.0f} %"
+
+
 def budget(batches: int) -> str:
     """Name a budget of fine-tuning."""
     return {0: "one shot", WHOLE_EPOCH: "1 epoch a round"}.get(batches, f"{batches} batches a round")
@@ -59,7 +65,9 @@ def ahead(found: Spread) -> bool:
 
 
 def by_share(held: Sequence[bool]) -> Verdict:
-    """Turn tests of one claim into a verdict: all, some or none hold."""
+    """Turn the tests of one claim into a verdict: all, some or none hold."""
+    if not held:
+        return "not tested"
     return "reproduced" if all(held) else "partly" if any(held) else "refuted"
 
 
