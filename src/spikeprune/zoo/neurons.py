@@ -1,0 +1,100 @@
+"""The neuron of a deep network as one value, built anew for every layer."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from spikeprune.errors import MissingExtra, RecipeError
+from spikeprune.zoo.names import unknown
+
+try:
+    from spikingjelly.activation_based import neuron, surrogate
+except ImportError as error:
+    raise MissingExtra.of("spikingjelly", "spikingjelly", "the deep networks") from error
+
+KINDS = {"if": neuron.IFNode, "lif": neuron.LIFNode, "plif": neuron.ParametricLIFNode}
+# Those that SpikingJelly 2.0 runs in one fused kernel; its others take a loop over timesteps on CUDA too.
+SURROGATES = {
+    "atan": surrogate.ATan,
+    "erf": surrogate.Erf,
+    "piecewise_exp": surrogate.PiecewiseExp,
+    "piecewise_quadratic": surrogate.PiecewiseQuadratic,
+    "sigmoid": surrogate.Sigmoid,
+    "soft_sign": surrogate.SoftSign,
+    "super_spike": surrogate.SuperSpike,
+}
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """Integrate and fire, with or without leak: s[t] = 1 where h[t] >= threshold.
+
+    Charge h[t] of input x[t] and membrane v[t]::
+
+        if                          h[t] = v[t-1] + x[t]
+        lif, plif                   h[t] = v[t-1] + (x[t] - v[t-1]) / tau
+        lif, plif, no decay_input   h[t] = v[t-1] (1 - 1 / tau) + x[t]
+        hard reset                  v[t] = h[t] (1 - s[t])
+        soft reset                  v[t] = h[t] - threshold s[t]
+
+    There is no choice of backend: SpikingJelly 2.0 takes its CUDA or Triton kernels wherever the tensors lie on a GPU.
+
+    Attributes:
+        kind: "if"; "lif"; or "plif", whose tau is learned, one a layer.
+        tau: membrane time constant in timesteps, above 1; the decay of a timestep is 1 - 1 / tau. Unused by "if".
+        threshold: the potential at which it fires.
+        reset: "hard", to zero, or "soft", by subtraction.
+        surrogate: SpikingJelly's surrogate gradient, by name, with its default steepness.
+        detach_reset: whether no gradient flows through the reset.
+        decay_input: whether a leaky neuron's input decays too. Unused by "if".
+
+    Raises:
+        RecipeError: an unknown name, or an impossible value.
+
+    Example:
+        >>> Neuron("lif", tau=4 / 3, reset="soft")
+        Neuron(kind='lif', tau=1.3333333333333333, threshold=1.0, reset='soft', surrogate='atan', detach_reset=True, decay_input=True)
+    """
+
+    kind: Literal["if", "lif", "plif"] = "lif"
+    tau: float = 2.0
+    threshold: float = 1.0
+    reset: Literal["hard", "soft"] = "hard"
+    surrogate: str = "atan"
+    detach_reset: bool = True
+    decay_input: bool = True
+
+    def __post_init__(self) -> None:
+        for what, known in (("kind", KINDS), ("reset", ("hard", "soft")), ("surrogate", SURROGATES)):
+            if (word := getattr(self, what)) not in known:
+                raise RecipeError(f"neuron: {unknown(what, word, known)}")
+        if self.kind != "if" and not self.tau > 1:
+            raise RecipeError(f"neuron: tau is {self.tau}, but a leaky neuron needs a time constant above 1 timestep.")
+        if not self.threshold > 0:
+            raise RecipeError(f"neuron: the threshold is {self.threshold}, but must be above 0.")
+
+    def build(self) -> nn.Module:
+        """Build one SpikingJelly neuron, which takes all timesteps at once: (T, N, ...)."""
+        leak: dict[str, Any] = {} if self.kind == "if" else {"decay_input": self.decay_input}
+        if self.kind != "if":
+            leak["init_tau" if self.kind == "plif" else "tau"] = float(self.tau)
+        node: nn.Module = KINDS[self.kind](
+            v_threshold=float(self.threshold),
+            v_reset=0.0 if self.reset == "hard" else None,
+            surrogate_function=SURROGATES[self.surrogate](),
+            detach_reset=self.detach_reset,
+            step_mode="m",
+            **leak,
+        )
+        return node
+
+
+# lambda 0.9901, soft reset, triangle: what Chowdhury, Garg and Roy train with.
+HYBRID = Neuron("lif", tau=101.0, reset="soft", surrogate="piecewise_quadratic", decay_input=False)
+# The code of SCA: SpikingJelly's IF as it comes.
+SCA = Neuron("if", surrogate="sigmoid", detach_reset=False)
+# The code of UPR.
+UPR = Neuron("lif")
+# The code of LTH-SNN, as to tau.
+LTH = Neuron("lif", tau=4 / 3)
