@@ -95,6 +95,7 @@ def revive(lab: Lab, make: Callable[[Bench], Optimizer], regime: Regime, setting
             optimizer = make(bench)
             optimizer.load_state_dict(before)
         _train(lab, bench, optimizer, regime, masks, settings.steps - settings.steps // 2)
+    bench.view.reset()
     dead = weight.detach()[masks.dead(LAYER, weight.device)]
     return {"revived": int((dead != 0).sum()), "dead": dead.numel(), "largest": float(dead.abs().max())}
 
