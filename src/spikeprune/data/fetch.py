@@ -1,7 +1,7 @@
 """Download one published file: mirror after mirror, its sum checked before anything is kept.
 
-A file is at most some 30 MB, so it is received in memory and written whole, in one step: whatever cuts a download
-short, the disk never holds a part of it.
+A file is at most 170 MB, so it is received in memory and written whole, in one step: whatever cuts a download short,
+the disk never holds a part of it.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from spikeprune.data.sources import File, Source
+from spikeprune.data.sources import File, Published
 from spikeprune.errors import DownloadError, MissingExtra, StorageError
 from spikeprune.files import write_bytes
 
@@ -26,7 +26,7 @@ CHUNK_BYTES = 1 << 16
 _log = logging.getLogger(__name__)
 
 
-def download(source: Source, file: File, looked: Sequence[Path]) -> Path:
+def download(source: Published, file: File, looked: Sequence[Path]) -> Path:
     """Download `file` into the last folder of `looked`, in which it was looked for in vain, and return its path.
 
     Raises:
@@ -79,7 +79,7 @@ def _reason(error: OSError) -> str:
     return f"HTTP {response.status_code} {response.reason}"
 
 
-def _report(source: Source, file: File, looked: Sequence[Path], failures: Sequence[DownloadError]) -> str:
+def _report(source: Published, file: File, looked: Sequence[Path], failures: Sequence[DownloadError]) -> str:
     names = ", ".join(each.name for each in source.files)
     return "\n".join(
         [
@@ -91,7 +91,7 @@ def _report(source: Source, file: File, looked: Sequence[Path], failures: Sequen
     )
 
 
-def _require_pooch(source: Source, looked: Sequence[Path]) -> None:
+def _require_pooch(source: Published, looked: Sequence[Path]) -> None:
     try:
         import pooch  # noqa: F401 - only whether it is there
     except ImportError as error:

@@ -13,7 +13,7 @@ class Images:
     """Images with their labels, in the order in which they were published.
 
     Args:
-        x: pixels, uint8 in 0..255 (N, 1, 28, 28).
+        x: pixels, uint8 in 0..255 (N, C, H, W); C is 1 for grey, 3 for red, green, blue.
         y: classes, int64 (N,).
 
     Example:

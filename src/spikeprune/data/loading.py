@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from spikeprune.data import idx
+from spikeprune.data import cifar, idx
+from spikeprune.data.event_sources import EVENT_SOURCES, SIMULATED
 from spikeprune.data.find import locate
 from spikeprune.data.images import DataSet, Images
 from spikeprune.data.sources import SOURCES, File, Source
@@ -14,19 +15,20 @@ from spikeprune.errors import DataError
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `load` knows, sorted.
+    """Return the names that `load` knows, sorted: the image sets; `event_names` lists the others.
 
     Example:
         >>> names()
-        ('fashion-mnist', 'fashion-sample', 'mnist')
+        ('cifar10', 'cifar100', 'fashion-mnist', 'fashion-sample', 'mnist')
     """
-    return tuple(sorted(SOURCES))
+    return tuple(sorted([*SOURCES, *cifar.CIFARS]))
 
 
 def load(name: str) -> DataSet:
-    """Load a data set by name, from disk, from the network, or from the package.
+    """Load an image set by name, from disk, from the network, or from the package.
 
-    The guide docs/guides/data.md says where its files are looked for.
+    The guide docs/guides/data.md says where its files are looked for. Event sets are loaded by `load_events`: images
+    come whole, as tensors; recordings come one at a time, as events, and become tensors by a choice of frames.
 
     Raises:
         DataError: no data set has that name, or a file is not what was published.
@@ -39,8 +41,12 @@ def load(name: str) -> DataSet:
         >>> len(sample.train), len(sample.test), tuple(sample.train.x.shape[1:])
         (5000, 1000, (1, 28, 28))
     """
+    if name in cifar.CIFARS:
+        return cifar.read(cifar.CIFARS[name])
+    if name in EVENT_SOURCES or name == SIMULATED:
+        raise DataError(f"{name!r} holds events, not images: load it with load_events({name!r}).")
     if name not in SOURCES:
-        nearest = difflib.get_close_matches(name, SOURCES, n=1)
+        nearest = difflib.get_close_matches(name, names(), n=1)
         hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
         raise DataError(f"no data set is named {name!r}. {hint}There are: {', '.join(names())}.")
     return read(SOURCES[name])

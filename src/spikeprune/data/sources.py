@@ -8,6 +8,7 @@ lies: copies are often compressed anew, which changes the compressed file and no
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class File:
 
     Args:
         name: its name as published, ending in ".gz".
-        content: SHA-256 of the uncompressed content, hexadecimal.
+        content: SHA-256 of the uncompressed content, hexadecimal; empty for an archive, whose members have sums.
         published: "algorithm:hexadecimal" of the compressed file; empty for an embedded file, which is never fetched.
     """
 
@@ -25,9 +26,25 @@ class File:
     published: str = ""
 
 
+class Published(Protocol):
+    """What can be fetched: named files, and the mirrors that have them."""
+
+    @property
+    def name(self) -> str:
+        """The name it is loaded by, and the name of its folder."""
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Its files as published."""
+
+    @property
+    def mirrors(self) -> tuple[str, ...]:
+        """Base URLs, tried in this order."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """A data set as it is published.
+    """A data set as it is published, in four IDX files.
 
     Args:
         name: the name it is loaded by, and the name of its folder.

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikeprune.data import DataSet, Images, load, names
+from spikeprune.data import DataSet, Images, event_names, load, names
+from spikeprune.data.cifar import CIFARS
 from spikeprune.data.find import places
 from spikeprune.data.loading import read
 from spikeprune.data.sources import SOURCES
@@ -15,17 +16,24 @@ from spikeprune.errors import DataError
 
 
 def test_names_are_sorted_and_loadable():
-    assert names() == ("fashion-mnist", "fashion-sample", "mnist")
-    assert all(SOURCES[name].name == name for name in names())
+    assert names() == ("cifar10", "cifar100", "fashion-mnist", "fashion-sample", "mnist")
+    assert all({**SOURCES, **CIFARS}[name].name == name for name in names())
+
+
+@pytest.mark.parametrize("name", event_names())
+def test_an_event_set_is_not_an_image_set(name):
+    assert name not in names()
+    with pytest.raises(DataError, match=rf"'{name}' holds events, not images: load it with load_events\('{name}'\)"):
+        load(name)
 
 
 def test_an_unknown_name_offers_the_nearest():
-    with pytest.raises(DataError, match=r"'fashion_mnist'\. Did you mean 'fashion-mnist'.* There are: fashion-mnist, "):
+    with pytest.raises(DataError, match=r"'fashion_mnist'\. Did you mean 'fashion-mnist'.* There are: cifar10, "):
         load("fashion_mnist")
 
 
 def test_a_name_like_no_other_offers_all():
-    with pytest.raises(DataError, match=r"'x'\. There are: fashion-mnist, fashion-sample, mnist\.$"):
+    with pytest.raises(DataError, match=r"'x'\. There are: cifar10, cifar100, fashion-mnist, fashion-sample, mnist\.$"):
         load("x")
 
 
