@@ -52,9 +52,17 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	touch $@ $(VENV)/.recipes
 
-# The figures of results/: some twenty minutes on two cores. Needs MNIST and Fashion-MNIST; see docs/guides/data.md.
+# The figures of results/. Needs MNIST and Fashion-MNIST; see docs/guides/data.md. The recipes take some twenty minutes on two
+# cores, each study about an hour; a study's threads are fixed, since sums in another order train another network.
 RECIPES := cqp-fc1-oneshot cqp-fc1-rounds cqp-mnist cqp-fashion
-.PHONY: results
+STUDIED := mnist fashion-mnist
+.PHONY: results studies
+studies: $(VENV)/.dev
+	for data in $(STUDIED); do \
+	  OMP_NUM_THREADS=1 $(BIN)/spikeprune study cqp --data $$data && mkdir -p results/cqp && \
+	  cp runs/study-cqp-$$data/report.md results/cqp/$$data.md && cp runs/study-cqp-$$data/report.json results/cqp/$$data.json || exit 1; \
+	done
+
 results: $(VENV)/.recipes
 	for recipe in $(RECIPES); do \
 	  $(BIN)/spikeprune run $$recipe --seeds 3 && cp runs/$$recipe/report.md results/$$recipe.md && cp runs/$$recipe/report.json results/$$recipe.json || exit 1; \

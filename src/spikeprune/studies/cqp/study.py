@@ -121,7 +121,7 @@ def _facts(known: Told, quick: bool, labs: Sequence[Lab]) -> dict[str, str]:
     net, rows = labs[0].recipe.net, known.rows
     accuracy = rows.where(part="dense").percent("accuracy")
     return {
-        "command": f"spikeprune study cqp --data {known.data} --seeds {len(labs)}{' --quick' * quick}",
+        "command": f"OMP_NUM_THREADS={env['machine']['threads']} spikeprune study cqp --data {known.data} --seeds {len(labs)}{' --quick' * quick}",
         "data": f"{known.data}: {len(splits.train.y):,} training, {len(splits.validation.y):,} validation, {len(splits.test.y):,} test images; no setting "
         "is chosen by the test set",
         "network": f"{known.network}, LIF, T = {net.timesteps}, beta {net.beta:g}, dropout {net.dropout:g}, input noise {net.noise:g} in training; "
