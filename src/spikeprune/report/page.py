@@ -144,6 +144,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = _unbroken
     template = environment.get_template("page.html")
     paragraphs = [part.strip() for part in intro.split("\n\n") if part.strip()]
     return template.render(title=title, sections=sections, intro=paragraphs, lead=lead, nav=nav, footer=footer or {}) + "\n"
