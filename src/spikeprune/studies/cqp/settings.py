@@ -66,7 +66,7 @@ QUICK = Settings(
         "prune.calibration_batch=128",
     ),
     sparsities=((0, (0.5, 0.7, 0.8, 0.9, 0.95)), (10, (0.9,)), (WHOLE_EPOCH, (0.9,))),
-    alphas=(0.0, 0.5, 1.0, 2.0),
+    alphas=(0.0, 0.25, 0.5, 1.0),
     tuned_alphas=(("column", 0.7, 10),),
     sensitivity=(0.7, 0.9),
     trap=(0.3, 0.7, 0.9),
