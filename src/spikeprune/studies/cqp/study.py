@@ -146,5 +146,6 @@ def _intro(facts: dict[str, str]) -> str:
         "Muhammad Hamza, Criticality-Constrained Iterative Pruning for Energy-Efficient Spiking Neural Networks via Combined Importance Scoring, "
         f"2026, arXiv:2606.30676. Measured on {facts['data'].split(':')[0]} with {facts['network']}; seeds {facts['seeds']}.\n\nVerdicts hold for this "
         "network and these data, and follow from the trials by the rule that each claim states. A claim is partly reproduced where some of its "
-        "tests hold. No verdict is a test of significance."
+        "tests hold, and refuted where none does: that says that it does not show here, not that the opposite is true. No verdict is a test of "
+        "significance."
     )
