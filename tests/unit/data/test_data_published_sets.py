@@ -17,7 +17,7 @@ def needs(name):
     return pytest.mark.skipif(not there, reason=f"SPIKEPRUNE_DATA names no folder with {name}")
 
 
-@needs("cifar10")
+@needs("cifar10/cifar-10-batches-bin")
 def test_cifar10_has_the_mean_of_the_literature():
     data = load("cifar10")
 

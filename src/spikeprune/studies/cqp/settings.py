@@ -59,7 +59,7 @@ QUICK = Settings(
     overrides=(
         "data.validation=2000",
         "net.hidden=[64, 32]",
-        "train.epochs=4",
+        "train.epochs=3",
         "train.batch=64",
         "prune.batch=128",
         "prune.calibration=4",
@@ -73,6 +73,6 @@ QUICK = Settings(
     trap_taus=(0.1, 0.5),
     calibrations=(1, 4),
     networks=(("cqp", "unstructured", 0.7),),
-    warm_up=3,
-    steps=4,
+    warm_up=2,
+    steps=2,
 )
