@@ -30,7 +30,7 @@ class Settings:
     overrides: tuple[str, ...] = ()
     sparsities: tuple[tuple[int, tuple[float, ...]], ...] = (
         (0, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)),
-        (10, (0.5, 0.7, 0.8, 0.9, 0.95)),
+        (10, (0.7, 0.9, 0.95)),
         (WHOLE_EPOCH, (0.7, 0.9)),
     )
     alphas: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
