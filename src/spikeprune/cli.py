@@ -122,7 +122,8 @@ def study(
         str | None, typer.Option(help="The data set: mnist or fashion-mnist; with --quick the embedded sample by default.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A small form of every part, on a smaller network; on the embedded images a minute or two.")
+        bool,
+        typer.Option("--quick", help="A small form of every part, on a smaller network; on the embedded images a minute or two."),
     ] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; 3 by default, 1 with --quick.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Where it goes; by default runs/study-NAME-DATA[-quick].")] = None,
