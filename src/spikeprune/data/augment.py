@@ -3,13 +3,13 @@
 Every function takes a batch and a generator on the batch's device, and returns a new batch of the same shape and dtype;
 the one it was given is left alone. Masks, sums and labels are the caller's: none of these changes a class.
 
-Not here: AutoAugment. Its policy for CIFAR-10 is stated in terms of one image library's operations, and their rounding
-and fill are part of the result; an imitation would carry its name without its numbers.
+`auto_augment` lies in a file of its own, beside the operations on bytes that its policy is stated in.
 """
 
 import torch
 from torch import Tensor
 
+from spikeprune.data.auto_augment import auto_augment as auto_augment
 from spikeprune.errors import DataError
 
 

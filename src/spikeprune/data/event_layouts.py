@@ -23,17 +23,31 @@ LISTS = ("trials_to_train.txt", "trials_to_test.txt")
 
 
 def digits(folder: Path, classes: tuple[str, ...]) -> Parts | None:
-    """N-MNIST: Train/LABEL/NUMBER.bin and Test/LABEL/NUMBER.bin, in the order of the numbers, which are MNIST's."""
-    if not any((folder / part).is_dir() for part in ("Train", "Test")):
+    """N-MNIST: Train/LABEL/NUMBER.bin and Test/LABEL/NUMBER.bin, or the same in Train.zip and Test.zip.
+
+    They come in the order of the numbers, which are MNIST's.
+    """
+    train, test = (_digits(folder, part, classes) for part in ("Train", "Test"))
+    return None if train is None and test is None else (train or (), test or ())
+
+
+def _digits(folder: Path, part: str, classes: tuple[str, ...]) -> tuple[Recording, ...] | None:
+    """The recordings of one part, from its folder if that is there, else from its zip."""
+    packed = folder / f"{part}.zip"
+    found: list[tuple[str, int, Callable[[], Events]]] = []
+    if (folder / part).is_dir():
+        paths = [(path, label) for label, name in enumerate(classes) for path in (folder / part / name).glob("*.bin")]
+        found = [(path.stem, label, partial(_decoded, nmnist, path)) for path, label in paths]
+    elif packed.is_file():
+        # Only these names: what else an archive holds is no recording of this part, wherever its path leads.
+        pattern = re.compile(rf"{part}/({'|'.join(map(re.escape, classes))})/(\w+)\.bin")
+        for name in archives.zipped(packed, ".bin"):
+            if match := pattern.fullmatch(name):
+                found.append((match[2], classes.index(match[1]), partial(_unzipped, nmnist, packed, name)))
+    else:
         return None
-    train, test = (_digits(folder / part, classes) for part in ("Train", "Test"))
-    return train, test
-
-
-def _digits(folder: Path, classes: tuple[str, ...]) -> tuple[Recording, ...]:
-    paths = [(path, label) for label, name in enumerate(classes) for path in (folder / name).glob("*.bin")]
-    paths.sort(key=lambda found: (found[0].stem, found[1]))
-    return tuple(Recording(f"{folder.name}/{label}/{path.stem}", label, partial(_decoded, nmnist, path)) for path, label in paths)
+    found.sort(key=lambda each: each[:2])
+    return tuple(Recording(f"{part}/{label}/{number}", label, read) for number, label, read in found)
 
 
 def classes_of_aedat(folder: Path, classes: tuple[str, ...]) -> Parts | None:
@@ -60,7 +74,7 @@ def _numbered(folder: Path, name: str, label: int) -> list[Recording]:
     if (folder / name).is_dir():
         readers = {path.name: partial(_decoded, aedat2, path) for path in (folder / name).glob("*.aedat")}
     elif packed.is_file():
-        readers = {Path(each).name: partial(_unzipped, packed, each) for each in archives.zipped(packed, ".aedat")}
+        readers = {Path(each).name: partial(_unzipped, aedat2, packed, each) for each in archives.zipped(packed, ".aedat")}
     numbers = {file: int(match[1]) for file in readers if (match := pattern.fullmatch(file))}
     return [Recording(f"{name}/{file}", label, readers[file]) for file in sorted(numbers, key=numbers.__getitem__)]
 
@@ -117,8 +131,8 @@ def _decoded(decode: Callable[[bytes, str], Events], path: Path) -> Events:
     return decode(_bytes(path), str(path))
 
 
-def _unzipped(path: Path, name: str) -> Events:
-    return aedat2(archives.unzip(path, name), f"{path}: {name}")
+def _unzipped(decode: Callable[[bytes, str], Events], path: Path, name: str) -> Events:
+    return decode(archives.unzip(path, name), f"{path}: {name}")
 
 
 def _gesture(path: Path, window: Window) -> Events:

@@ -1,16 +1,19 @@
-"""From a name to an event set: find its folder, list its recordings, and check that they are as many as published."""
+"""From a name to an event set: find or fetch its files, list its recordings, and check that they are as many as published."""
 
 import difflib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from spikeprune.data.archives import require_published
 from spikeprune.data.event_layouts import Parts, unpack_trials
 from spikeprune.data.event_set import EventSet, Recording
 from spikeprune.data.event_sources import EVENT_SOURCES, SIMULATED, EventSource
-from spikeprune.data.find import places
+from spikeprune.data.fetch import download
+from spikeprune.data.find import places, warn_of_holes
 from spikeprune.data.loading import load
 from spikeprune.data.simulated import cifar10_dvs_sim
+from spikeprune.data.sources import File
 from spikeprune.errors import DataError, DownloadError
 
 
@@ -25,15 +28,17 @@ def event_names() -> tuple[str, ...]:
 
 
 def load_events(name: str) -> EventSet:
-    """Load an event set by name, from disk: its list of recordings; each is read, and checked, when it is asked for.
+    """Load an event set by name, from disk or from the network: its list of recordings, each read when it is asked for.
 
-    Image sets are loaded by `load`. "cifar10-dvs-sim" is simulated from CIFAR-10, and neither is nor replaces the
-    recordings of "cifar10-dvs"; errors of `load("cifar10")` are errors of it. The guide docs/guides/data.md says where the files are looked for.
+    A recording is checked as it is read. Image sets are loaded by `load`. "cifar10-dvs-sim" is simulated from CIFAR-10,
+    and neither is nor replaces the recordings of "cifar10-dvs"; errors of `load("cifar10")` are errors of it. The guide
+    docs/guides/data.md says where the files are looked for, which are fetched and which must be fetched by hand.
 
     Raises:
-        DataError: no event set has that name, or the folder has other recordings than published.
-        DownloadError: its files are nowhere on disk; the message says where to get them.
-        StorageError: an archive must be unpacked and the cache folder cannot be written.
+        DataError: no event set has that name, the folder has other recordings than published, or an archive is damaged.
+        DownloadError: its files are nowhere on disk and could not be fetched; the message says where to get them.
+        StorageError: a file must be fetched or unpacked and the cache folder cannot be written.
+        MissingExtra: a file must be fetched and pooch is not installed.
 
     Example:
         >>> load_events("nmist")
@@ -59,25 +64,49 @@ def read_events(source: EventSource) -> EventSet:
 
 
 def _located(source: EventSource) -> tuple[Path, Parts]:
-    """The first folder that has recordings of `source`, and these; an archive counts after every folder."""
-    looked = places(source.name)
-    for folder in looked:
+    """The first folder that has recordings of `source`, and these; files that are nowhere are fetched or unpacked."""
+    *own, cache = looked = places(source.name)
+    for folder in own:
         if parts := source.layout(folder, source.classes):
             return folder, parts
-    for folder in looked:
-        if source.archive and (folder / source.archive).is_file():
-            unpack_trials(folder / source.archive, looked[-1])
-            if parts := source.layout(looked[-1], source.classes):
-                return looked[-1], parts
+    if source.files:
+        _fetch(source, looked)
+    elif source.archive and not source.layout(cache, source.classes):
+        _unpack(source.archive, looked)
+    if parts := source.layout(cache, source.classes):
+        return cache, parts
     raise DownloadError(
         "\n".join(
             [
                 f"the recordings of {source.name!r} are nowhere, and they must be fetched by hand.",
                 *(f"  not in {folder}" for folder in looked),
-                f"{source.obtain}. The folder is $SPIKEPRUNE_DATA/{source.name}/ or {looked[-1]}/.",
+                f"{source.obtain}. The folder is $SPIKEPRUNE_DATA/{source.name}/ or {cache}/.",
             ]
         )
     )
+
+
+def _fetch(source: EventSource, looked: tuple[Path, ...]) -> None:
+    """Download the archives that the cache has neither as they are nor unpacked; a stopped run is taken up."""
+    found = {file: _lying(file, looked[-1]) for file in source.files}
+    warn_of_holes(source, looked, found)
+    for file, path in found.items():
+        if path is None:
+            download(source, file, looked)
+
+
+def _lying(file: File, folder: Path) -> Path | None:
+    packed = folder / file.name
+    return next((path for path in (packed.with_suffix(""), packed) if path.exists()), None)
+
+
+def _unpack(archive: File, looked: tuple[Path, ...]) -> None:
+    """Unpack the first `archive` into the cache, once it is the published one."""
+    for folder in looked:
+        if (folder / archive.name).is_file():
+            require_published(folder / archive.name, archive)
+            unpack_trials(folder / archive.name, looked[-1])
+            return
 
 
 def _require_published(source: EventSource, folder: Path, train: Sequence[Recording], test: Sequence[Recording]) -> None:

@@ -1,7 +1,15 @@
 """The event sets we know, as values: what was published, how much of it, and where to get it.
 
-None is fetched: some hosts ask for a visit by hand, and for the others no lasting address with a sum could be verified.
-What lies on disk is checked by its counts, and each recording as it is read.
+Fetched, from the addresses below, with MD5 sums, which guard against accidents only:
+
+- N-MNIST: SpikingJelly 2.0.0 (datasets/n_mnist.py, to be fetched by hand from the authors' page) and Tonic 1.7.0
+  (datasets/nmnist.py, from Mendeley Data, doi:10.17632/468j46mzdv) state the same two sums; the addresses are Tonic's.
+- CIFAR10-DVS: SpikingJelly 2.0.0 (datasets/cifar10_dvs.py) states ten figshare files and their sums. Tonic's file is
+  another release, converted to AEDAT 4.0; it is not this data set and is not read.
+
+By hand: DVS128 Gesture, which lies behind a page for people; its archive must have the sum that SpikingJelly 2.0.0
+(datasets/dvs128_gesture.py) states. Tonic's two files are another release, arrays cut into gestures at a precision of
+milliseconds, and are not read. What lies on disk is checked by its counts, and each recording as it is read.
 """
 
 from collections.abc import Mapping
@@ -10,6 +18,7 @@ from types import MappingProxyType
 
 from spikeprune.data import event_layouts
 from spikeprune.data.event_layouts import Layout
+from spikeprune.data.sources import File
 
 SIMULATED = "cifar10-dvs-sim"
 """The stand-in for CIFAR10-DVS that is made from CIFAR-10, not read: see simulated.py."""
@@ -28,7 +37,9 @@ class EventSource:
         layout: finds its recordings in a folder.
         licence: the terms in one line.
         obtain: where to get it and how to lay it out, in a sentence.
-        archive: a .tar.gz that is unpacked into the cache when the folder has nothing else.
+        files: the archives that are fetched into the cache; none where they must be fetched by hand.
+        mirrors: base URLs of the files, tried in this order.
+        archive: a .tar.gz, fetched by hand, that is unpacked into the cache when the folder has nothing else.
     """
 
     name: str
@@ -39,7 +50,9 @@ class EventSource:
     layout: Layout
     licence: str
     obtain: str
-    archive: str = ""
+    files: tuple[File, ...] = ()
+    mirrors: tuple[str, ...] = ()
+    archive: File | None = None
 
 
 _DIGITS = tuple(map(str, range(10)))
@@ -54,8 +67,23 @@ NMNIST = EventSource(
     test=(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
     layout=event_layouts.digits,
     licence=_ORCHARD,
-    obtain="Get Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist and unpack them, so that the "
-    "folder holds Train/0 to Train/9 and Test/0 to Test/9",
+    obtain="Get Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist and put them into the folder, as "
+    "they are or unpacked, so that it holds Train/0 to Train/9 and Test/0 to Test/9",
+    files=(
+        File(
+            "Train.zip",
+            content="",
+            published="md5:20959b8e626244a1b502305a9e6e2031",
+            path="39c25547-014b-4137-a934-9d29fa53c7a0/file_downloaded",
+        ),
+        File(
+            "Test.zip",
+            content="",
+            published="md5:69ca8762b2fe404d9b9bad1103e97832",
+            path="05a4d654-7e03-4c15-bdfa-9bb2bcbea494/file_downloaded",
+        ),
+    ),
+    mirrors=("https://data.mendeley.com/public-files/datasets/468j46mzdv/files/",),
 )
 
 # The recordings of the first 1,000 training and the first 100 test images of MNIST.
@@ -79,8 +107,22 @@ CIFAR10_DVS = EventSource(
     test=(100,) * 10,
     layout=event_layouts.classes_of_aedat,
     licence="CC BY 4.0 as given on figshare; Li, Liu, Ji, Li and Shi, doi:10.3389/fnins.2017.00309",
-    obtain="Get the ten files airplane.zip to truck.zip from https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 and put them into "
-    "the folder, as they are or unpacked, so that it holds airplane/cifar10_airplane_0.aedat and so on",
+    obtain="Get the ten files airplane.zip to truck.zip from "
+    "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 and put them into the folder, as they are "
+    "or unpacked, so that it holds airplane/cifar10_airplane_0.aedat and so on",
+    files=(
+        File("airplane.zip", content="", published="md5:0afd5c4bf9ae06af762a77b180354fdd", path="7712788"),
+        File("automobile.zip", content="", published="md5:8438dfeba3bc970c94962d995b1b9bdd", path="7712791"),
+        File("bird.zip", content="", published="md5:a9c207c91c55b9dc2002dc21c684d785", path="7712794"),
+        File("cat.zip", content="", published="md5:52c63c677c2b15fa5146a8daf4d56687", path="7712812"),
+        File("deer.zip", content="", published="md5:b6bf21f6c04d21ba4e23fc3e36c8a4a3", path="7712815"),
+        File("dog.zip", content="", published="md5:f379ebdf6703d16e0a690782e62639c3", path="7712818"),
+        File("frog.zip", content="", published="md5:cad6ed91214b1c7388a5f6ee56d08803", path="7712842"),
+        File("horse.zip", content="", published="md5:e7cbbf77bec584ffbf913f00e682782a", path="7712851"),
+        File("ship.zip", content="", published="md5:41c7bd7d6b251be82557c6cce9a7d5c9", path="7712836"),
+        File("truck.zip", content="", published="md5:89f3922fd147d9aeff89e76a2b0b70a7", path="7712839"),
+    ),
+    mirrors=("https://ndownloader.figshare.com/files/",),
 )
 
 # 98 and 24 trials of about 12 gestures each: as many as SpikingJelly and snnTorch find; the paper counts 1,342.
@@ -106,7 +148,7 @@ DVS_GESTURE = EventSource(
     licence="CC BY 4.0; Amir et al., A Low Power, Fully Event-Based Gesture Recognition System, CVPR 2017",
     obtain="Get DvsGesture.tar.gz from https://research.ibm.com/interactive/dvsgesture/ and put it into the folder, as it is "
     "or unpacked, so that it holds trials_to_train.txt, trials_to_test.txt and the trials; unpacking takes 5 GB",
-    archive="DvsGesture.tar.gz",
+    archive=File("DvsGesture.tar.gz", content="", published="md5:8a5c71fb11e24e5ca5b11866ca6c00a1"),
 )
 
 EVENT_SOURCES: Mapping[str, EventSource] = MappingProxyType(

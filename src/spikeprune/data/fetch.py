@@ -1,27 +1,31 @@
 """Download one published file: mirror after mirror, its sum checked before anything is kept.
 
-A file is at most 170 MB, so it is received in memory and written whole, in one step: whatever cuts a download short,
-the disk never holds a part of it.
+A file may have gigabytes, so it is received into a hidden file beside its place and summed as it comes; only when the sum
+is the published one does it take its place, in one step. Whatever cuts a download short, no part of it is ever found
+under its name, and the part is removed.
 """
 
 import hashlib
-import io
 import logging
+import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from spikeprune.data.sources import File, Published
 from spikeprune.errors import DownloadError, MissingExtra, StorageError
-from spikeprune.files import write_bytes
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10, 30
 CHUNK_BYTES = 1 << 16
+LIMIT_BYTES = 4 << 30
+"""No file that we know is larger; a server that goes on sending would fill the disk before its sum is known."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ def download(source: Published, file: File, looked: Sequence[Path]) -> Path:
 
     Raises:
         DownloadError: no mirror gave the file with its published sum.
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written, or the disk is full.
         MissingExtra: pooch is not installed.
     """
     target = looked[-1] / file.name
@@ -40,22 +44,23 @@ def download(source: Published, file: File, looked: Sequence[Path]) -> Path:
     failures: list[DownloadError] = []
     for mirror in source.mirrors:
         try:
-            content = _receive(f"{mirror.rstrip('/')}/{file.name}", file)
+            with _part(target) as part:
+                _receive(f"{mirror.rstrip('/')}/{file.path or file.name}", file, part)
         except DownloadError as failure:
             _log.info("%s", failure)
             failures.append(failure)
             continue
-        write_bytes(target, content)
         return target
     raise DownloadError(_report(source, file, looked, failures)) from (failures[-1] if failures else None)
 
 
-def _receive(url: str, file: File) -> bytes:
-    """The bytes at `url`, once they match the published sum."""
+def _receive(url: str, file: File, part: BinaryIO) -> None:
+    """Write the bytes at `url` to `part`; they match the published sum, or it is an error."""
     from pooch import HTTPDownloader
 
     _log.info("downloading %s", url)
-    received = io.BytesIO()
+    algorithm, _, published = file.published.partition(":")
+    received = _Received(url, part, algorithm)
     # "identity" keeps a server from sending the file unpacked, which would never match.
     options = {"timeout": (CONNECT_SECONDS, SILENCE_SECONDS), "headers": {"Accept-Encoding": "identity"}}
     try:
@@ -63,12 +68,58 @@ def _receive(url: str, file: File) -> bytes:
             HTTPDownloader(progressbar=bar, chunk_size=CHUNK_BYTES, **options)(url, received, None)
     except OSError as error:
         raise DownloadError(f"{url}: {_reason(error)}") from error
-    algorithm, _, published = file.published.partition(":")
-    found = hashlib.new(algorithm, received.getvalue(), usedforsecurity=False).hexdigest()
+    found = received.sum.hexdigest()
     if found != published:
-        size = len(received.getvalue())
-        raise DownloadError(f"{url}: wrong checksum, {algorithm} of its {size:,} bytes is {found}, published is {published}")
-    return received.getvalue()
+        raise DownloadError(
+            f"{url}: wrong checksum, {algorithm} of its {received.size:,} bytes is {found}, published is {published}"
+        )
+
+
+@contextmanager
+def _part(target: Path) -> Iterator[BinaryIO]:
+    """A hidden file beside `target` that takes its place at the end, or is gone when anything goes wrong."""
+    target = Path(os.path.realpath(target))
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    try:
+        with _stored(part), part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        with _stored(part):
+            os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _stored(part: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep a download in {part.parent}: {error.strerror or error}. Free some space, or set SPIKEPRUNE_CACHE to "
+            "another folder, and run again."
+        ) from error
+
+
+class _Received:
+    """What pooch writes to: a file on the disk, summed on its way."""
+
+    def __init__(self, url: str, part: BinaryIO, algorithm: str) -> None:
+        self._url, self._part = url, part
+        self.sum, self.size = hashlib.new(algorithm, usedforsecurity=False), 0
+
+    def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.size > LIMIT_BYTES:
+            raise DownloadError(f"{self._url}: more than {LIMIT_BYTES:,} bytes, and no published file has as many")
+        self.sum.update(chunk)
+        # A full disk is no fault of the mirror: the next one would fill it too.
+        with _stored(Path(self._part.name)):
+            self._part.write(chunk)
+
+    def flush(self) -> None:
+        """Nothing: the file is flushed once, when it is whole."""
 
 
 def _reason(error: OSError) -> str:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from spikeprune.data.fetch import download
-from spikeprune.data.sources import File, Source
+from spikeprune.data.sources import File, Published, Source
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +31,19 @@ def locate(source: Source) -> dict[File, Path]:
     """
     folders = places(source.name)
     found = {file: _first(file, folders) for file in source.files}
-    _warn_of_holes(source, folders, found)
+    warn_of_holes(source, folders, found)
     return {file: path or download(source, file, folders) for file, path in found.items()}
+
+
+def warn_of_holes(source: Published, folders: tuple[Path, ...], found: dict[File, Path | None]) -> None:
+    """Say so when the user's own folder holds some of the files: a copy that was not finished, most likely."""
+    *own, _ = folders
+    for folder in own:
+        missing = [file.name for file, path in found.items() if path is None or path.parent != folder]
+        if missing and (folder.is_dir() or not folder.parent.is_dir()):
+            _log.warning(
+                "SPIKEPRUNE_DATA: %s lacks %s; taking them from the cache or the network instead", folder, ", ".join(missing)
+            )
 
 
 def _cache() -> Path:
@@ -45,14 +56,3 @@ def _cache() -> Path:
 def _first(file: File, folders: tuple[Path, ...]) -> Path | None:
     candidates = (folder / name for folder in folders for name in (file.name, file.name.removesuffix(".gz")))
     return next((path for path in candidates if os.path.isfile(path)), None)
-
-
-def _warn_of_holes(source: Source, folders: tuple[Path, ...], found: dict[File, Path | None]) -> None:
-    """Say so when the user's own folder holds some of the files: a copy that was not finished, most likely."""
-    *own, _ = folders
-    for folder in own:
-        missing = [file.name for file, path in found.items() if path is None or path.parent != folder]
-        if missing and (folder.is_dir() or not folder.parent.is_dir()):
-            _log.warning(
-                "SPIKEPRUNE_DATA: %s lacks %s; taking them from the cache or the network instead", folder, ", ".join(missing)
-            )

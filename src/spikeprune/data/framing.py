@@ -41,16 +41,16 @@ def frames(events: Events, timesteps: int, size: tuple[int, int], by: By = "coun
         [[[0.0, 2.0]], [[0.0, 0.0]]]
     """
     height, width = size
-    _require_frameable(events, timesteps, size)
+    _require_timesteps(timesteps)
+    _require_by(by)
+    _require_frameable(events, size)
     if by == "count":
         piece = torch.arange(len(events)).div(max(len(events) // timesteps, 1), rounding_mode="floor").clamp_max(timesteps - 1)
         if len(events) < timesteps:
             piece = torch.full_like(piece, timesteps - 1)
-    elif by == "time":
+    else:
         passed = events.t - events.t[0]
         piece = passed * timesteps // (passed[-1] + 1)
-    else:
-        raise DataError(f"frames are cut by 'count' or by 'time', not by {by!r}.")
     cell = ((piece * 2 + events.p) * height + events.y) * width + events.x
     # Counts are integers until the end: float32 stops counting at 2^24.
     return cell.bincount(minlength=timesteps * 2 * height * width).view(timesteps, 2, height, width).float()
@@ -70,10 +70,7 @@ def resize(x: Tensor, side: int, by: Resize = "area") -> Tensor:
         >>> resize(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]), 1).tolist()
         [[[4.0]]]
     """
-    if side < 1:
-        raise DataError(f"cannot resize frames to {side} x {side} pixels; choose a side of at least 1.")
-    if by not in ("area", "bilinear"):
-        raise DataError(f"frames are resized by 'area' or by 'bilinear', not by {by!r}.")
+    _require_resize(side, by)
     flat = x.reshape(-1, 1, *x.shape[-2:])
     smooth = {"align_corners": False} if by == "bilinear" else {}
     return F.interpolate(flat, size=(side, side), mode=by, **smooth).reshape(*x.shape[:-2], side, side)
@@ -89,6 +86,9 @@ class Framing:
         side: pixels to resize to, see `resize`; None keeps the sensor's.
         resize: how to resize.
 
+    Raises:
+        DataError: no timestep, `side` below 1, or another `by` or `resize`.
+
     Example:
         >>> t, x, y, p = torch.tensor([[0, 1], [0, 1], [0, 1], [0, 1]])
         >>> Framing(timesteps=2, side=4)(Events(t, x, y, p), (8, 8)).shape
@@ -99,6 +99,12 @@ class Framing:
     by: By = "count"
     side: int | None = None
     resize: Resize = "area"
+
+    def __post_init__(self) -> None:
+        _require_timesteps(self.timesteps)
+        _require_by(self.by)
+        if self.side is not None:
+            _require_resize(self.side, self.resize)
 
     def __call__(self, events: Events, size: tuple[int, int]) -> Tensor:
         """Return the frames of one recording, float32 (T, 2, H, W); errors as in `frames` and `resize`."""
@@ -121,9 +127,24 @@ class Framing:
         return "-".join(map(str, choices.values()))
 
 
-def _require_frameable(events: Events, timesteps: int, size: tuple[int, int]) -> None:
+def _require_timesteps(timesteps: int) -> None:
     if timesteps < 1:
         raise DataError(f"cannot cut a recording into {timesteps} frames; choose at least 1.")
+
+
+def _require_by(by: str) -> None:
+    if by not in ("count", "time"):
+        raise DataError(f"frames are cut by 'count' or by 'time', not by {by!r}.")
+
+
+def _require_resize(side: int, by: str) -> None:
+    if side < 1:
+        raise DataError(f"cannot resize frames to {side} x {side} pixels; choose a side of at least 1.")
+    if by not in ("area", "bilinear"):
+        raise DataError(f"frames are resized by 'area' or by 'bilinear', not by {by!r}.")
+
+
+def _require_frameable(events: Events, size: tuple[int, int]) -> None:
     if not len(events):
         raise DataError("a recording without events has no frames.")
     for name, column, limit in (("x", events.x, size[1]), ("y", events.y, size[0]), ("p", events.p, 2)):

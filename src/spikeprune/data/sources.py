@@ -16,14 +16,16 @@ class File:
     """One published file.
 
     Args:
-        name: its name as published, ending in ".gz".
+        name: its name as published, ending in ".gz" or ".zip".
         content: SHA-256 of the uncompressed content, hexadecimal; empty for an archive, whose members have sums.
         published: "algorithm:hexadecimal" of the compressed file; empty for an embedded file, which is never fetched.
+        path: where it lies under a mirror, when that is not its name.
     """
 
     name: str
     content: str
     published: str = ""
+    path: str = ""
 
 
 class Published(Protocol):

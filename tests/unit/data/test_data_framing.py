@@ -97,6 +97,21 @@ def test_impossible_sizes_are_refused():
         resize(torch.zeros(1, 1, 2, 2), 1, by="nearest")
 
 
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"timesteps": 0}, "into 0 frames"),
+        ({"timesteps": -1}, "into -1 frames"),
+        ({"timesteps": 2, "by": "number"}, "not by 'number'"),
+        ({"timesteps": 2, "side": 0}, "to 0 x 0 pixels"),
+        ({"timesteps": 2, "side": 8, "resize": "nearest"}, "not by 'nearest'"),
+    ],
+)
+def test_an_impossible_framing_is_refused_before_a_recording_is_read(choices, message):
+    with pytest.raises(DataError, match=message):
+        Framing(**choices)
+
+
 def test_a_framing_is_frames_then_resize():
     events = recording(30)
 
