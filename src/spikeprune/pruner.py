@@ -1,9 +1,9 @@
 """When masks change, and who holds them in between. Enforcement is automatic, decisions are explicit."""
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch.optim import Optimizer
 
@@ -31,6 +31,19 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class SteppedMethod(Method, Protocol):
+    """A method that changes with training, such as one whose updates grow smaller, or draw anew.
+
+    A method is a frozen value and counts nothing. `Pruner` counts, and asks at every update for the method of that step, so
+    that a resumed run decides as an unbroken one; `prune` takes the method as it is.
+    """
+
+    def at(self, step: int) -> Method:
+        """Return the method as it is at a training step, counted from 0 as the schedule does."""
+        ...
+
+
 def prune(
     view: ModelView,
     method: Method,
@@ -50,7 +63,8 @@ def prune(
         calibration: batches that the method measures; see `measure`. Methods that need nothing read none.
         loss_fn: for methods that take gradients.
         layers: names or shell patterns of the layers to prune; None is all of them.
-        masks: masks already in force; what they removed stays removed, and those of layers not chosen are returned too.
+        masks: masks already in force; what they removed stays removed, unless the method is one that regrows, and those of
+            layers not chosen are returned too.
 
     Raises:
         SparsityError: outside [0, 1), or one that cannot be met.
@@ -69,7 +83,9 @@ def prune(
         ({'': 2}, 2)
     """
     decision = _Decision(view, method, _select(view, layers), calibration, loss_fn)
-    new = decision(sparsity, Masks({}) if masks is None else masks)
+    masks = Masks({}) if masks is None else masks
+    new = decision(sparsity, masks)
+    masks.apply_(view.layers)  # what comes back to life starts at zero
     new.apply_(view.layers)
     return new
 
@@ -189,7 +205,12 @@ class Pruner:
 
     def update(self, sparsity: float) -> Masks:
         """Measure and decide now, whatever the schedule says; returns the masks in force."""
-        self._enforce(self._decision(sparsity, self.masks))
+        method = self._decision.method
+        if isinstance(method, SteppedMethod):
+            method = method.at(self.steps)
+        new = replace(self._decision, method=method)(sparsity, self.masks)
+        self.masks.apply_(self.view.layers)  # what comes back to life starts at zero, even if no optimizer was attached
+        self._enforce(new)
         return self.masks
 
     def state_dict(self) -> dict[str, Any]:

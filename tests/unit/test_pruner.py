@@ -1,6 +1,8 @@
 import copy
 import math
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from spikeprune.errors import (
     UnsupportedOptimizer,
 )
 from spikeprune.kernel.allocate import erdos_renyi, lamp, uniform
-from spikeprune.kernel.schedules import Cubic, Schedule, cubic, once, stages, staircase
+from spikeprune.kernel.schedules import Cubic, Schedule, cubic, every, once, stages, staircase
 from spikeprune.methods import CQP, Magnitude
 
 T, N = 3, 4
@@ -263,6 +265,53 @@ def test_steps_are_counted_and_due_ones_change_the_masks():
     assert [pruner.step() for _ in range(6)] == [False, True, False, True, False, False]
     assert pruner.steps == 6
     assert pruner.masks.kept == {"0": 1, "1": 1}
+
+
+@dataclass(frozen=True)
+class Rolling:
+    """Keeps the one weight of layer "0" whose number is the step: what was dead comes back."""
+
+    step: int = 0
+    needs: ClassVar[frozenset] = frozenset()
+
+    def at(self, step):
+        return replace(self, step=step)
+
+    def __call__(self, layers, stats, masks, sparsity):
+        return Masks({"0": torch.arange(4).view(2, 2) == self.step})
+
+
+def test_a_method_that_changes_with_training_is_asked_for_the_step():
+    net, view = plain()
+    pruner = Pruner(view, Rolling(), every(0.75, 1, start=1))
+    seen = []
+    for _ in range(4):
+        pruner.step()
+        seen.append({name: mask.flatten().tolist().index(True) for name, mask in pruner.masks.items()})
+    assert seen == [{}, {"0": 1}, {"0": 2}, {"0": 3}]
+    pruner.steps = 0
+    assert bool(pruner.update(0.75)["0"][0, 0])
+    assert net[0].weight.tolist() == [[0.0, 0.0], [0.0, 0.0]]  # what comes back starts at zero
+
+
+def test_prune_takes_a_method_as_it_is():
+    net, view = plain()
+    masks = prune(view, Rolling(2), 0.75)
+    assert net[0].weight.tolist() == [[0.0, 0.0], [3.0, 0.0]]
+    with torch.no_grad():
+        net[0].weight.fill_(7)  # training without hold
+    assert bool(prune(view, Rolling(1), 0.75, masks=masks)["0"][0, 1])
+    assert not bool(net[0].weight.any())
+
+
+def test_what_a_method_turns_into_must_be_one():
+    class Fading(Rolling):
+        def at(self, step):
+            return None
+
+    _, view = plain()
+    with pytest.raises(MethodError, match="method is None, but must be a method"):
+        Pruner(view, Fading(), once(0.75)).step()
 
 
 def test_attach_returns_the_pruner_and_detach_lets_go():

@@ -67,6 +67,41 @@ def uniform(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
     return {name: max(kept(score.numel(), sparsity), min(floor, _alive(score))) for name, score in scores.items()}
 
 
+def uniform_plus(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
+    """Give every layer the same sparsity, but leave a first convolution dense and the last layer at least 20 %.
+
+    First and last are those of the layers given. A linear first layer is pruned like the rest; a lone layer is both, and
+    counts as the first if it is a convolution. The 20 % are rounded as in `kept`. What the two do not take is spread over
+    the others so that the total is met exactly, by largest remainder. Scores must be weight-shaped.
+
+    Source: Gale et al. 2019, arXiv:1902.09574 (the two exceptions); Lee et al. 2021, arXiv:2010.07611 (as a baseline).
+
+    Raises:
+        SparsityError: the first convolution, a fifth of the last layer and the floors are more than the sparsity leaves;
+            a score is not weight-shaped; else as `global_top_k`.
+
+    Example:
+        >>> uniform_plus({"a": torch.ones(30, 10), "b": torch.ones(20, 10), "c": torch.ones(10, 10)}, 0.9)
+        {'a': 24, 'b': 16, 'c': 20}
+    """
+    _refuse_reduced("uniform_plus", scores)
+    (first, *_), (*_, last) = scores, scores
+    size = {name: score.numel() for name, score in scores.items()}
+    room = {name: _alive(score) for name, score in scores.items()}
+    least = {name: min(floor, alive) for name, alive in room.items()}
+    least[last] = max(least[last], min(kept(size[last], 0.8), room[last]))
+    fixed = set()
+    if scores[first].dim() > 2:
+        least[first] = room[first]
+        fixed.add(first)
+    why = "so that a first convolution stays dense, the last layer keeps a fifth, and no other is emptied"
+    budget = _budget(sum(size.values()), sparsity, sum(least.values()), sum(room.values()), why)
+    quota = _spread(size, room, {name: least[name] for name in fixed}, budget)
+    if quota[last] < least[last]:
+        quota = _spread(size, room, {name: least[name] for name in (*fixed, last)}, budget)
+    return _apportion(quota, room, least, budget)
+
+
 def global_top_k(scores: Scores, sparsity: float, *, floor: int = 1) -> Keep:
     """Rank the units of all layers in one list and keep the best; no layer loses its best `floor` units.
 
@@ -112,12 +147,7 @@ def erdos_renyi(scores: Scores, sparsity: float, *, kernel: bool = True, floor: 
         >>> erdos_renyi({"a": torch.ones(10, 10), "b": torch.ones(30, 30)}, 0.8)
         {'a': 50, 'b': 150}
     """
-    for name, score in scores.items():
-        if score.dim() < 2:
-            raise SparsityError(
-                f"erdos_renyi needs weight-shaped scores, but those of layer {name!r} have shape {tuple(score.shape)}. Use it with "
-                "the pattern Unstructured()."
-            )
+    _refuse_reduced("erdos_renyi", scores)
     weight = {}
     for name, score in scores.items():
         axes = score.shape if kernel else score.shape[:2]
@@ -169,12 +199,21 @@ def _alive(score: Tensor) -> int:
     return int((score != -torch.inf).sum())
 
 
-def _budget(units: int, sparsity: float, floors: int, alive: int) -> int:
+def _refuse_reduced(allocation: str, scores: Scores) -> None:
+    for name, score in scores.items():
+        if score.dim() < 2:
+            raise SparsityError(
+                f"{allocation} needs weight-shaped scores, but those of layer {name!r} have shape {tuple(score.shape)}. Use it with "
+                "the pattern Unstructured()."
+            )
+
+
+def _budget(units: int, sparsity: float, floors: int, alive: int, why: str = "so that none is emptied") -> int:
     budget = kept(units, sparsity)
     if budget < floors:
         raise SparsityError(
-            f"sparsity {sparsity} keeps {budget} of {units} units, but the layers must keep {floors} together so that none "
-            f"is emptied. Ask for at most {reachable(units, floors)}."
+            f"sparsity {sparsity} keeps {budget} of {units} units, but the layers must keep {floors} together "
+            f"{why}. Ask for at most {reachable(units, floors)}."
         )
     if budget > alive:
         raise SparsityError(
@@ -195,6 +234,13 @@ def _capped(weight: Mapping[str, float], room: Mapping[str, int], budget: int) -
         if not over:
             return {name: float(room[name]) if name in full else scale * weight[name] for name in room}
         full |= over
+
+
+def _spread(size: Mapping[str, int], room: Mapping[str, int], fixed: Keep, budget: int) -> dict[str, float]:
+    """Share out by size, among the other layers, what the layers of fixed count leave."""
+    free = {name: alive for name, alive in room.items() if name not in fixed}
+    quota = {**fixed, **_capped(size, free, budget - sum(fixed.values()))}
+    return {name: quota[name] for name in room}
 
 
 def _apportion(quota: Mapping[str, float], room: Mapping[str, int], floors: Mapping[str, int], budget: int) -> Keep:

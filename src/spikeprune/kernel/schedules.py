@@ -68,6 +68,28 @@ class Cubic:
         return self.target + (self.initial - self.target) * left**3
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """One target, due every `every` steps from `start` on, up to `stop`; None goes on for ever."""
+
+    target: float
+    every: int
+    start: int = 0
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        kept(1, self.target)  # refuse a bad one now, not in the middle of training
+        if self.every < 1 or self.start < 0 or (self.stop is not None and self.stop < self.start):
+            raise ScheduleError(
+                f"need every >= 1 and 0 <= start <= stop; got every {self.every}, start {self.start}, stop {self.stop}."
+            )
+
+    def __call__(self, step: int) -> float | None:
+        """Return the target every `every` steps, the last time at `stop` or before."""
+        over = self.stop is not None and step > self.stop
+        return None if step < self.start or over or (step - self.start) % self.every else self.target
+
+
 def once(target: float, *, at: int = 0) -> Staircase:
     """Ask for everything at one step.
 
@@ -110,3 +132,13 @@ def cubic(target: float, *, start: int = 0, stop: int, every: int = 1, initial: 
         [0.0, None, 0.7000000000000001, 0.8, None]
     """
     return Cubic(target, start, stop, every, initial)
+
+
+def every(target: float, every: int, *, start: int = 0, stop: int | None = None) -> Repeated:
+    """Ask for the same sparsity again and again, as sparse training does: it exchanges weights at each update.
+
+    Example:
+        >>> [every(0.9, 2, stop=3)(step) for step in range(6)]
+        [0.9, None, 0.9, None, None, None]
+    """
+    return Repeated(target, every, start, stop)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spikeprune.errors import SparsityError
-from spikeprune.kernel.allocate import erdos_renyi, global_top_k, kept, lamp, reachable, uniform
+from spikeprune.kernel.allocate import erdos_renyi, global_top_k, kept, lamp, reachable, uniform, uniform_plus
 
 INF = torch.inf
 
@@ -143,6 +143,59 @@ def test_erdos_renyi_needs_weights():
         erdos_renyi({"a": torch.ones(3)}, 0.5)
 
 
+def test_uniform_plus_leaves_a_first_convolution_dense():
+    layers = {"conv": torch.ones(4, 2, 3, 3), "mid": torch.ones(10, 20), "last": torch.ones(10, 10)}
+    # 372 weights, 186 kept: 72 of the convolution, the other 114 as 200 to 100
+    assert uniform_plus(layers, 0.5) == {"conv": 72, "mid": 76, "last": 38}
+
+
+def test_uniform_plus_leaves_a_fifth_of_the_last_layer():
+    layers = {"conv": torch.ones(4, 2, 3, 3), "mid": torch.ones(10, 20), "last": torch.ones(10, 10)}
+    # 372 weights, 112 kept: 72 and 20; the uniform share of the last would be 40 / 300 * 100 = 13
+    assert uniform_plus(layers, 1 - 112 / 372) == {"conv": 72, "mid": 20, "last": 20}
+
+
+def test_uniform_plus_prunes_a_linear_first_layer_like_the_rest():
+    layers = {"a": torch.ones(10, 20), "b": torch.ones(10, 10), "c": torch.ones(10, 10)}
+    assert uniform_plus(layers, 0.5) == {"a": 100, "b": 50, "c": 50}
+    assert uniform_plus(layers, 0.9) == {"a": 13, "b": 7, "c": 20}  # 40: 20, and 20 as 2 to 1
+
+
+def test_uniform_plus_names_the_reachable_sparsity():
+    layers = {"conv": torch.ones(4, 2, 3, 3), "mid": torch.ones(10, 20), "last": torch.ones(10, 10)}
+    told = (
+        r"keeps 37 of 372 units, but the layers must keep 93 together so that a first convolution stays dense.* at most 0\.75\.$"
+    )
+    with pytest.raises(SparsityError, match=told):
+        uniform_plus(layers, 0.9)
+    assert uniform_plus(layers, 0.75) == {"conv": 72, "mid": 1, "last": 20}
+
+
+def test_uniform_plus_of_one_layer():
+    assert uniform_plus({"fc": torch.ones(10, 10)}, 0.8) == {"fc": 20}
+    with pytest.raises(SparsityError, match=r"must keep 20 .* at most 0\.8\.$"):
+        uniform_plus({"fc": torch.ones(10, 10)}, 0.81)
+    with pytest.raises(SparsityError, match=r"at most 0\.0\.$"):
+        uniform_plus({"conv": torch.ones(2, 2, 3)}, 0.5)
+    assert uniform_plus({"conv": torch.ones(2, 2, 3)}, 0) == {"conv": 12}
+
+
+def test_uniform_plus_does_not_count_on_the_dead():
+    conv, last = torch.ones(1, 1, 2, 2), torch.ones(2, 5)
+    conv[0, 0, 0] = -INF
+    last[0] = -INF
+    assert uniform_plus({"conv": conv, "mid": torch.ones(2, 5), "last": last}, 0.5) == {"conv": 2, "mid": 5, "last": 5}
+    last[1, 1:] = -INF
+    assert uniform_plus({"conv": conv, "mid": torch.ones(2, 5), "last": last}, 0.75) == {"conv": 2, "mid": 3, "last": 1}
+    with pytest.raises(SparsityError, match="left only 13 alive"):
+        uniform_plus({"conv": conv, "mid": torch.ones(2, 5), "last": last}, 0.3)
+
+
+def test_uniform_plus_needs_weights():
+    with pytest.raises(SparsityError, match=r"uniform_plus needs weight-shaped .* \(3,\)\. Use it with the pattern Unstructured"):
+        uniform_plus({"a": torch.ones(3)}, 0.5)
+
+
 def test_lamp_scores_of_the_paper_by_hand():
     assert lamp(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == pytest.approx([1 / 30, 4 / 29, 9 / 25, 1.0], rel=1e-15)
     assert lamp(torch.tensor([0.1, 0.2], dtype=torch.double)).tolist() == pytest.approx([0.2, 1.0], rel=1e-15)
@@ -181,7 +234,7 @@ def test_lamp_as_an_allocation_needs_a_sparsity():
         lamp(scores(a=[1.0]))
 
 
-@pytest.mark.parametrize("allocation", [uniform, global_top_k, erdos_renyi, lamp])
+@pytest.mark.parametrize("allocation", [uniform, uniform_plus, global_top_k, erdos_renyi, lamp])
 def test_allocations_leave_their_arguments_and_give_ints(allocation):
     weight = torch.arange(12.0).reshape(3, 4)
     keep = allocation({"a": weight}, 0.5)

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from spikeprune.errors import ScheduleError, SparsityError
-from spikeprune.kernel.schedules import Schedule, Staircase, cubic, once, stages, staircase
+from spikeprune.kernel.schedules import Schedule, Staircase, cubic, every, once, stages, staircase
 
 
 def due(schedule, steps):
@@ -50,6 +50,18 @@ def test_cubic_rises():
     assert len(targets) == 1001
 
 
+def test_every_asks_for_the_same_again_and_again():
+    assert due(every(0.9, 4), 14) == {0: 0.9, 4: 0.9, 8: 0.9, 12: 0.9}
+    assert due(every(0.9, 4, start=3), 12) == {3: 0.9, 7: 0.9, 11: 0.9}
+    assert every(0.9, every=100)(10**9) == 0.9
+
+
+def test_every_stops():
+    assert list(due(every(0.9, 4, stop=8), 20)) == [0, 4, 8]
+    assert list(due(every(0.9, 4, start=1, stop=8), 20)) == [1, 5]
+    assert list(due(every(0.9, 4, start=5, stop=5), 20)) == [5]
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -63,6 +75,9 @@ def test_cubic_rises():
         (lambda: cubic(0.5, start=5, stop=5), "0 <= start < stop"),
         (lambda: cubic(0.5, start=-1, stop=5), "0 <= start < stop"),
         (lambda: cubic(0.5, stop=5, every=0), "every >= 1"),
+        (lambda: every(0.5, 0), "need every >= 1"),
+        (lambda: every(0.5, 1, start=-1), "0 <= start"),
+        (lambda: every(0.5, 1, start=5, stop=4), "start <= stop; got every 1, start 5, stop 4"),
         (lambda: cubic(0.5, stop=5, initial=0.6), r"must rise, but falls from initial 0\.6 to target 0\.5"),
     ],
 )
@@ -72,14 +87,16 @@ def test_senseless_schedules_are_refused(make, told):
 
 
 @pytest.mark.parametrize("sparsity", [90, 1.0, -0.1, math.nan])
-def test_cubic_refuses_a_bad_sparsity_before_training(sparsity):
+def test_a_bad_sparsity_is_refused_before_training(sparsity):
+    with pytest.raises(SparsityError, match=r"must be a fraction in \[0, 1\)"):
+        every(sparsity, 10)
     with pytest.raises(SparsityError, match=r"must be a fraction in \[0, 1\)"):
         cubic(sparsity, stop=10)
     with pytest.raises(SparsityError, match=r"must be a fraction in \[0, 1\)"):
         cubic(0.9, stop=10, initial=sparsity)
 
 
-@pytest.mark.parametrize("schedule", [once(0.5), stages([0.5], every=1), staircase({0: 0.5}), cubic(0.5, stop=1)])
+@pytest.mark.parametrize("schedule", [once(0.5), stages([0.5], every=1), staircase({0: 0.5}), cubic(0.5, stop=1), every(0.5, 2)])
 def test_schedules_fit_the_protocol_and_are_values(schedule):
     assert isinstance(schedule, Schedule)
     assert hash(schedule) == hash(type(schedule)(**vars(schedule)))
