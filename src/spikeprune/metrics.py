@@ -146,6 +146,60 @@ def _reached(layer: Layer, activity: Tensor, present: Tensor) -> Tensor:
     return apply_synapses(layer.module, activity, present.reshape(groups, -1, *present.shape[1:]).sum(1))
 
 
+@dataclass(frozen=True)
+class Connectivity:
+    """How many weights and how many synapses there are, and how many are not zero.
+
+    A synapse joins one input to one output: a kernel's weight stands for one at every output position that its input lies
+    in the image for. Papers mean one or the other by connectivity, so name which.
+
+    Attributes:
+        weights, nonzero: of all synaptic layers.
+        synapses, alive: the same unrolled; synapses of dead neurons are not taken out.
+    """
+
+    weights: int
+    nonzero: int
+    synapses: int
+    alive: int
+
+    @property
+    def by_weight(self) -> float:
+        """Non-zero weights over weights."""
+        return self.nonzero / self.weights
+
+    @property
+    def unrolled(self) -> float:
+        """Synapses of non-zero weights over synapses."""
+        return self.alive / self.synapses
+
+
+def connectivity(view: ModelView, stats: Stats) -> Connectivity:
+    """Count weights and synapses.
+
+    Args:
+        view: the model with the weights it has now.
+        stats: a pass with Need.INPUT_COUNT, which tells the sizes of what layers are given.
+
+    Example:
+        >>> from spikeprune import model_view
+        >>> from spikeprune.measure import measure
+        >>> conv = torch.nn.Conv1d(1, 1, 3, padding=1)
+        >>> _ = conv.weight.data.copy_(torch.tensor([[[0.0, 1.0, 0.0]]]))
+        >>> view = model_view(conv, torch.ones(1, 1, 4), spiking=False)
+        >>> connectivity(view, measure(view, [torch.ones(1, 1, 4)], NEEDS))
+        Connectivity(weights=3, nonzero=1, synapses=10, alive=4)
+    """
+    weights = nonzero = synapses = alive = 0
+    for layer in view.layers:
+        one = torch.ones_like(stats[layer.name].input_count[:1])
+        present = (layer.weight.detach() != 0).double()
+        weights, nonzero = weights + present.numel(), nonzero + int(present.sum())
+        synapses += round(synops(layer, one, torch.ones_like(present)))
+        alive += round(synops(layer, one, present))
+    return Connectivity(weights, nonzero, synapses, alive)
+
+
 def costs(view: ModelView, stats: Stats, table: EnergyTable = HOROWITZ_45NM) -> tuple[LayerCost, ...]:
     """Count the operations of every synaptic layer, in call order."""
     return tuple(layer_cost(layer, stats, table) for layer in view.layers)

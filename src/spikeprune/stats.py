@@ -23,11 +23,21 @@ class Need(Enum):
     weight's shape. L is a batch's mean loss: with larger batches, gradients of opposite sign cancel before the absolute value."""
     INPUT_COUNT = "input_count"
     """Mean number of non-zero inputs a sample; (T, channels, space ...), or (1, ...) for a layer called once a pass."""
+    INPUT_POWER = "input_power"
+    """Mean squared input of each channel a sample, summed over places; (T, C_in), also for a layer called once a pass."""
+    TRACE_POWER = "trace_power"
+    """The same of the leaky trace of the inputs, a[t] = leak a[t-1] + s[t], with the leak of the neuron that the layer drives."""
+    STEP_WEIGHT = "step_weight"
+    """Mean |dL/dh[t]|^2 a sample of the neurons that the layer drives, up to one factor for all timesteps; (T,)."""
+    NEAR_THRESHOLD = "near_threshold"
+    """Share of the neurons that the layer drives whose charge lies within half a threshold of the threshold; (T,)."""
     SPIKE_RATE = "spike_rate"
     """Spikes a neuron and timestep of every neuron layer; (T,), read from `Stats.rates`."""
 
 
-GRADIENTS = frozenset({Need.WEIGHT_GRADIENT})
+GRADIENTS = frozenset({Need.WEIGHT_GRADIENT, Need.STEP_WEIGHT})
+# Told by timestep at a layer rather than at a neuron: step weights are, where a layer drives none.
+AT_LAYERS = frozenset({Need.INPUT_COUNT, Need.INPUT_POWER, Need.TRACE_POWER, Need.STEP_WEIGHT})
 
 
 class LayerStats:
@@ -47,6 +57,26 @@ class LayerStats:
     def input_count(self) -> Tensor:
         """Mean number of non-zero inputs a sample, float64: (T, channels, space ...), or (1, ...) if called once a pass."""
         return self._read(Need.INPUT_COUNT)
+
+    @property
+    def input_power(self) -> Tensor:
+        """Mean squared input a sample, float64: (T, C_in)."""
+        return self._read(Need.INPUT_POWER)
+
+    @property
+    def trace_power(self) -> Tensor:
+        """Mean squared leaky trace of the inputs a sample, float64: (T, C_in)."""
+        return self._read(Need.TRACE_POWER)
+
+    @property
+    def step_weight(self) -> Tensor:
+        """Mean |dL/dh[t]|^2 a sample at the neurons that the layer drives, float64: (T,)."""
+        return self._read(Need.STEP_WEIGHT)
+
+    @property
+    def near_threshold(self) -> Tensor:
+        """Share of the neurons that the layer drives whose charge is near their threshold, float64: (T,)."""
+        return self._read(Need.NEAR_THRESHOLD)
 
     @property
     def binary_input(self) -> bool:

@@ -2,5 +2,8 @@
 
 from spikeprune.methods.baselines import Magnitude, Random
 from spikeprune.methods.cqp import CQP, GradientOnly
+from spikeprune.methods.slamp import SLAMP
+from spikeprune.methods.snip import SNIP
+from spikeprune.methods.sparse_training import SET, RigL
 
-__all__ = ["CQP", "GradientOnly", "Magnitude", "Random"]
+__all__ = ["CQP", "SET", "SLAMP", "SNIP", "GradientOnly", "Magnitude", "Random", "RigL"]

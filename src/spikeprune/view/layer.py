@@ -31,11 +31,13 @@ class Layer:
         name: the module's qualified name.
         module: a Linear or Conv layer, or a framework's subclass of one.
         layout: where time and batch lie in its input.
+        neuron: name of the neuron layer that it drives: the first that is called after it; None for a readout.
     """
 
     name: str
     module: nn.Module
     layout: Layout
+    neuron: str | None = None
 
     @property
     def weight(self) -> nn.Parameter:

@@ -6,9 +6,11 @@ an example: which layers are called, in which order, and where time and batch li
 
 import copy
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -92,9 +94,9 @@ class ModelView:
         """Copy the model and return a view of the copy, whose neurons are at rest; live state cannot be copied."""
         with left_as_found(self.net):
             self.reset()
-            net = _copy(self.net)
+            net = detached_copy(self.net)
         modules = dict(net.named_modules())
-        layers = tuple(Layer(layer.name, modules[layer.name], layer.layout) for layer in self.layers)
+        layers = tuple(replace(layer, module=modules[layer.name]) for layer in self.layers)
         neurons = {name: modules[name] for name in self.neurons}
         found = Survey(layers, neurons, self.timesteps, self.uncounted)
         return ModelView(net, self.adapter, self.forward, found, example=self.example)
@@ -206,10 +208,22 @@ def _snapshot(module: nn.Module) -> dict[str, Any]:
     return state
 
 
-def _copy(net: nn.Module) -> nn.Module:
-    """Copy a model; what it kept of a forward is copied without its graph, which cannot be copied."""
+def bare_copy(module: nn.Module) -> nn.Module:
+    """Copy one module as `detached_copy` does, without the hooks on it and its parts and all that hangs on them."""
+    attributes = [item for part in module.modules() for item in vars(part).items()]
+    hooks = {id(own): type(own)() for name, own in attributes if name.endswith("_hooks") and isinstance(own, dict)}
+    return detached_copy(module, hooks)
+
+
+def detached_copy(net: nn.Module, memo: Mapping[int, Any] = MappingProxyType({})) -> nn.Module:
+    """Copy a model or a part of one; what it kept of a forward is copied without its graph, which cannot be copied.
+
+    Args:
+        net: what to copy.
+        memo: copies to use for parts of it, by the id of the part.
+    """
     live = [tensor for module in net.modules() for tensor in _tensors(vars(module)) if tensor.grad_fn is not None]
-    return copy.deepcopy(net, {id(tensor): tensor.detach().clone() for tensor in live})
+    return copy.deepcopy(net, {**memo, **{id(tensor): tensor.detach().clone() for tensor in live}})
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -41,7 +41,8 @@ def survey(net: nn.Module, adapter: Adapter | None, run: Callable[[], object]) -
     steps, samples = _time_and_batch(neurons, adapter) if adapter else (1, next(iter(synaptic.values())).shape[0])
     sequence = adapter is not None and any(adapter.takes_sequence(calls.module) for calls in neurons.values())
     layers = tuple(
-        Layer(name, calls.module, _layout(name, calls, steps, samples, sequence=sequence)) for name, calls in synaptic.items()
+        Layer(name, calls.module, _layout(name, calls, steps, samples, sequence=sequence), _driven(calls, neurons))
+        for name, calls in synaptic.items()
     )
     _refuse_shared({layer.name: synaptic[layer.name] for layer in layers if layer.layout is Layout.ONCE}, neurons)
     _refuse_tied(layers)
@@ -156,6 +157,12 @@ def _time_and_batch(neurons: dict[str, _Calls], adapter: Adapter) -> tuple[int, 
             f"the neurons do not agree on timesteps and batch size ({told}). If a neuron is shared between layers, give each its own."
         )
     return next(iter(seen.values()))
+
+
+def _driven(layer: _Calls, neurons: dict[str, _Calls]) -> str | None:
+    """Name the neuron that is called first after the layer was: behind a norm, an addition or a pool, or none."""
+    later = {name: calls.first for name, calls in neurons.items() if calls.first > layer.first}
+    return min(later, key=later.__getitem__, default=None)
 
 
 def _refuse_shared(once: dict[str, _Calls], neurons: dict[str, _Calls]) -> None:

@@ -8,7 +8,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from small_nets import ByHand, Loop, jelly, lively, nested, noise, spikes, unroll
-from spikeprune.errors import LayoutError, ModelError
+from spikeprune.errors import LayoutError, MeasureError, ModelError
 from spikeprune.measure import Need, measure
 from spikeprune.view.adapters import loaded
 from spikeprune.view.adapters import snntorch as snn_adapter
@@ -219,3 +219,94 @@ def test_neurons_of_a_users_own_class():
     assert jelly_adapter.is_neuron(Mine())
     assert not jelly_adapter.is_neuron(layer.Dropout())
     assert not snn_adapter.is_neuron(nn.ReLU())
+
+
+# Leak and charge
+
+
+def leaky(**options):
+    return snntorch.Leaky(**{"beta": 0.9, "init_hidden": True, **options})
+
+
+LEAKS = {
+    "IF": (jelly_adapter, lambda: neuron.IFNode(), 1.0),
+    "IF, soft reset": (jelly_adapter, lambda: neuron.IFNode(v_reset=None), 1.0),
+    "LIF": (jelly_adapter, lambda: neuron.LIFNode(tau=4.0), 0.75),
+    "LIF, whole input": (jelly_adapter, lambda: neuron.LIFNode(tau=4.0, decay_input=False), 0.75),
+    "PLIF": (jelly_adapter, lambda: neuron.ParametricLIFNode(init_tau=4.0), 0.75),
+    "Leaky": (snn_adapter, lambda: leaky(beta=0.75), 0.75),
+    "Leaky, learned": (snn_adapter, lambda: leaky(beta=0.75, learn_beta=True), 0.75),
+    "Leaky, one each": (snn_adapter, lambda: leaky(beta=torch.tensor([0.25, 0.75])), 0.5),
+    "Leaky, out of bounds": (snn_adapter, lambda: leaky(beta=torch.tensor([-1.0, 0.5, 7.0])), 0.5),
+}
+
+
+@pytest.mark.parametrize(("adapter", "make", "expected"), LEAKS.values(), ids=LEAKS)
+def test_leak(adapter, make, expected):
+    leak = adapter.leak(make())
+    assert isinstance(leak, float)
+    assert leak == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("adapter", "make", "expected"), [v for k, v in LEAKS.items() if "each" not in k and "out" not in k])
+def test_the_leak_is_what_a_resting_membrane_does(adapter, make, expected):
+    node = make()
+    with torch.no_grad():
+        node(torch.full((1, 1), 0.2))
+        first = float(node.v if adapter is jelly_adapter else node.mem)
+        node(torch.zeros(1, 1))
+        second = float(node.v if adapter is jelly_adapter else node.mem)
+    assert second / first == pytest.approx(adapter.leak(node), abs=1e-6)
+
+
+class Same(neuron.LIFNode):
+    """Of a user's own class, but charges as the class it is made from."""
+
+
+class Other(neuron.LIFNode):
+    def single_step_functional_forward(self, inputs, states, **_):
+        return (inputs[0],), states
+
+
+def test_of_a_class_made_from_a_known_one_they_are_known_unless_it_charges_in_its_own_way():
+    assert jelly_adapter.leak(Same(tau=4.0)) == 0.75
+    assert jelly_adapter.charge(Same(tau=4.0), torch.ones(1, 1))[0].item() == 0.25
+    for kind in (Other, neuron.ILIFNode, neuron.KLIFNode):
+        with pytest.raises(MeasureError, match=rf"the leak of a {kind.__name__} neuron is not known here"):
+            jelly_adapter.leak(kind())
+        with pytest.raises(MeasureError, match=rf"the charge of a {kind.__name__} neuron is not known here"):
+            jelly_adapter.charge(kind(), torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("make", [lambda: snntorch.Synaptic(alpha=0.8, beta=0.9), lambda: snntorch.Alpha(alpha=0.9, beta=0.8)])
+def test_of_snntorch_only_leaky_is_known(make):
+    with pytest.raises(MeasureError, match=r"the leak of a \w+ neuron is not known here; of snnTorch it is of Leaky"):
+        snn_adapter.leak(make())
+    with pytest.raises(MeasureError, match=r"the charge of a \w+ neuron is not known here"):
+        snn_adapter.charge(make(), torch.ones(1, 1))
+
+
+def test_a_leaky_that_resets_at_once_keeps_no_charge():
+    with pytest.raises(MeasureError, match="reset_delay=True"):
+        snn_adapter.charge(leaky(reset_delay=False), torch.ones(1, 1))
+
+
+@pytest.mark.parametrize(("reset", "after"), [(0.0, 0.0), (-0.5, -0.5), (None, 0.25)])
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_charge_is_before_the_reset_and_from_the_present_state(mode, reset, after):
+    node = neuron.IFNode(v_threshold=1.5, v_reset=reset, step_mode=mode)
+    one = torch.ones(1, 1)
+    node(one.unsqueeze(0) if mode == "m" else one)  # charged to 1, or from -0.5 to 0.5
+    start = 1.0 if reset != -0.5 else 0.5
+    steps = torch.tensor([[[1.75 - start]], [[0.25]]])
+    charge, threshold = jelly_adapter.charge(node, steps if mode == "m" else steps[0])
+    assert threshold == 1.5
+    assert charge.flatten().tolist() == ([1.75, after + 0.25] if mode == "m" else [1.75])
+
+
+def test_charge_of_leaky_is_before_the_reset():
+    node = leaky(beta=0.5, threshold=1.5)
+    node(torch.tensor([[2.0]]))
+    charge, threshold = snn_adapter.charge(node, torch.tensor([[2.25]]))
+    assert float(threshold) == 1.5
+    assert charge.tolist() == [[1.75]]  # 0.5 * 2 + 2.25 - 1.5: it fires, and is reset a timestep later

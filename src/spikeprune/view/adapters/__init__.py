@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -28,6 +28,24 @@ class Adapter(Protocol):
 
     def spikes(self, neuron: nn.Module, output: object) -> Tensor:
         """Pick the spikes out of what the neuron returned."""
+        ...
+
+    def leak(self, neuron: nn.Module) -> float:
+        """Return the factor by which the membrane decays each timestep, in [0, 1]; the mean where neurons differ.
+
+        Raises:
+            MeasureError: the neuron's membrane does not decay by a factor, as far as is known here.
+        """
+        ...
+
+    def charge(self, neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float | Tensor]:
+        """Return the charge that a neuron reaches when called with these arguments from its present state, and its threshold.
+
+        The neuron is a copy that may be run. The charge has the shape of its input.
+
+        Raises:
+            MeasureError: the charge cannot be told.
+        """
         ...
 
     def reset(self, module: nn.Module) -> None:

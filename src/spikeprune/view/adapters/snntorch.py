@@ -4,10 +4,12 @@ State is reset neuron by neuron: `snntorch.utils.reset` of version 1.0 sees dire
 neuron of the process.
 """
 
-from snntorch import SpikingNeuron
+from typing import Any
+
+from snntorch import Leaky, SpikingNeuron
 from torch import Tensor, nn
 
-from spikeprune.errors import ModelError
+from spikeprune.errors import MeasureError, ModelError
 
 # Neurons that unroll time inside one call.
 SEQUENCE = frozenset({"StateLeaky", "LinearLeaky", "AssociativeLeaky"})
@@ -34,6 +36,26 @@ def spikes(neuron: nn.Module, output: object) -> Tensor:
     if not isinstance(first, Tensor):
         raise ModelError(f"{type(neuron).__name__} returned {type(output).__name__}; its spikes cannot be told.")
     return first
+
+
+def leak(neuron: nn.Module) -> float:
+    """Return beta, clamped to [0, 1] as its forward does; known of Leaky alone."""
+    if type(neuron) is not Leaky:
+        raise MeasureError(f"the leak of a {type(neuron).__name__} neuron is not known here; of snnTorch it is of Leaky.")
+    beta: Tensor = neuron.beta  # type: ignore[assignment]
+    return float(beta.detach().clamp(0, 1).mean())
+
+
+def charge(neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float | Tensor]:
+    """Run the copy: a Leaky neuron that resets a step later is left with its charge."""
+    if type(neuron) is not Leaky or not neuron.reset_delay:
+        raise MeasureError(
+            f"the charge of a {type(neuron).__name__} neuron is not known here; of snnTorch it is of Leaky with reset_delay=True."
+        )
+    neuron(*args, **kwargs)
+    mem: Tensor = neuron.mem  # type: ignore[assignment]
+    threshold: Tensor = neuron.threshold  # type: ignore[assignment]
+    return mem, threshold
 
 
 def reset(module: nn.Module) -> None:

@@ -3,12 +3,27 @@
 Modules are reset one by one: `functional.reset_net` works from a cached list that still holds neurons replaced since.
 """
 
+import inspect
+from typing import Any
+
+import torch
 from spikingjelly.activation_based.base import MemoryModule
+from spikingjelly.activation_based.neuron import BaseNode, IFNode, LIFNode, ParametricLIFNode
 from torch import Tensor, nn
 
-from spikeprune.errors import ModelError
+from spikeprune.errors import MeasureError, ModelError
 
 NEURONS = "spikingjelly.activation_based.neuron"
+NEVER = 1e30  # a threshold that nothing reaches
+# A subclass that overrides one of these has dynamics of its own.
+DYNAMICS = (
+    "forward",
+    "single_step_forward",
+    "multi_step_forward",
+    "single_step_functional_forward",
+    "multi_step_functional_forward",
+    "materialize_states",
+)
 
 
 def is_neuron(module: nn.Module) -> bool:
@@ -31,6 +46,50 @@ def spikes(neuron: nn.Module, output: object) -> Tensor:
     if not isinstance(output, Tensor):
         raise ModelError(f"{type(neuron).__name__} returned {type(output).__name__}; its spikes cannot be told.")
     return output
+
+
+def leak(neuron: nn.Module) -> float:
+    """Return 1 for IF, 1 - 1 / tau for LIF and parametric LIF; no other is known."""
+    _known(neuron, "leak")
+    if isinstance(neuron, LIFNode):
+        return 1 - 1 / float(neuron.tau)
+    if isinstance(neuron, ParametricLIFNode):
+        return 1 - float(neuron.w.detach().sigmoid())
+    return 1.0
+
+
+def charge(neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float | Tensor]:
+    """Run the copy step by step with a threshold that nothing reaches, and fire and reset it by hand."""
+    node = _known(neuron, "charge")
+    sequence, threshold = takes_sequence(node), float(node.v_threshold)
+    node.step_mode, node.v_threshold = "s", NEVER
+    charges = []
+    for x in args[0] if sequence else args[0].unsqueeze(0):
+        node(x, **kwargs)
+        charges.append(node.v)
+        _fire(node, threshold)
+    return (torch.stack(charges) if sequence else charges[0]), threshold
+
+
+def _known(neuron: nn.Module, what: str) -> BaseNode:
+    for kind in (IFNode, LIFNode, ParametricLIFNode):
+        if isinstance(neuron, kind) and all(_own(type(neuron), x) is _own(kind, x) for x in DYNAMICS):
+            return neuron
+    raise MeasureError(
+        f"the {what} of a {type(neuron).__name__} neuron is not known here; of SpikingJelly it is of IFNode, LIFNode and "
+        "ParametricLIFNode, and of classes made from them that charge alike."
+    )
+
+
+def _own(kind: type, name: str) -> Any:
+    """Look up a method, behind a wrapper that computes the same faster."""
+    method = getattr(kind, name, None)
+    return inspect.unwrap(method) if callable(method) else method
+
+
+def _fire(neuron: BaseNode, threshold: float) -> None:
+    low = neuron.v - threshold if neuron.v_reset is None else torch.full_like(neuron.v, neuron.v_reset)
+    neuron.v = torch.where(neuron.v >= threshold, low, neuron.v)
 
 
 def reset(module: nn.Module) -> None:
