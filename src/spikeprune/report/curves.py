@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from spikeprune.errors import MeasureError
 from spikeprune.report import drawing
 from spikeprune.report.drawing import GREY, Look, draw, folded, looks, mean_deviation
+from spikeprune.report.ticks import marks, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MANY = 25  # points of a line beyond which markers and error bars would touch: a band is drawn instead
-SIGN = 0.017  # width of a letter, as a share of the axes' width
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Panel:
         level: label and one value a seed of a horizontal line, its deviation a band.
         scale: of the vertical axis.
         y_range: the ends of the vertical axis; without them, all values fit.
+        names: x -> what its tick says in place of the number.
     """
 
     lines: Sequence[Line]
@@ -57,6 +58,7 @@ class Panel:
     level: tuple[str, Sequence[float]] | None = None
     scale: Literal["linear", "log"] = "linear"
     y_range: tuple[float, float] | None = None
+    names: Mapping[float, str] = field(default_factory=dict)
 
 
 def curves(name: str, title: str, panels: Sequence[Panel], *, styles: Mapping[str, Look] | None = None) -> str:
@@ -95,8 +97,8 @@ def curves(name: str, title: str, panels: Sequence[Panel], *, styles: Mapping[st
             axes.tick_params(labelbottom=ends[i])
             axes.set_xlabel(folded(panel.x, 56) if ends[i] else "")
         for axes, panel in zip(column, panels, strict=True):  # once shared limits are final
-            _ticks(axes, [x for other in panels if other.x == panel.x for line in other.lines for x in line.points])
-            above = _marks(axes, panel.marks)
+            ticks(axes, [x for other in panels if other.x == panel.x for line in other.lines for x in line.points], panel.names)
+            above = marks(axes, panel.marks)
             if panel.title:
                 axes.set_title(folded(panel.title, 52), pad=6 + 13 * above)
         if shown != [""]:
@@ -262,39 +264,3 @@ def _ends(panel: Panel) -> tuple[float, float]:
     spreads = [mean_deviation(found) for found in values]
     low = min(middle - deviation if middle > deviation else middle for middle, deviation in spreads)
     return low, max(middle + deviation for middle, deviation in spreads)
-
-
-def _ticks(axes: "Axes", where: Iterable[float]) -> None:
-    """Put the ticks at the points, unless there are many; a number that would touch the next is left out."""
-    stops = sorted(set(where))
-    low, high = axes.get_xlim()
-    if len(stops) == 1:
-        low, high = axes.set_xlim(min(low, stops[0] - 0.1), max(high, stops[0] + 0.1))
-    texts: list[str] = []
-    taken = float("inf")
-    for stop in reversed(stops):
-        half = 0.5 * SIGN * (len(f"{stop:g}") + 1) * (high - low)
-        fits = stop + half <= taken
-        texts.insert(0, f"{stop:g}" if fits else "")
-        taken = stop - half if fits else taken
-    if len(stops) <= 12:
-        axes.set_xticks(stops, texts)
-    else:
-        axes.xaxis.set_major_formatter(drawing.plain(max(abs(low), abs(high))))
-
-
-def _marks(axes: "Axes", marks: Mapping[float, str]) -> int:
-    """Write each mark above its line, in a row of its own where it would touch another; give the number of rows."""
-    low, high = axes.get_xlim()
-    rows: list[float] = []  # where the last text of each ends
-    for x in sorted(marks):
-        text = drawing.short(marks[x], 40)
-        half = 0.5 * SIGN * len(text)
-        middle = min(max((x - low) / (high - low), half), 1 - half)
-        row = next((i for i, end in enumerate(rows) if end + SIGN < middle - half), len(rows))
-        rows[row : row + 1] = [middle + half]
-        axes.annotate(
-            text, (middle, 1.0), (0, 3 + 13 * row), xycoords="axes fraction", textcoords="offset points",
-            ha="center", fontsize=9.5, color=GREY,
-        )  # fmt: skip
-    return len(rows)
