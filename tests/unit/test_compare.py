@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from outcomes import comparison, outcome, report
 from spikeprune.errors import StorageError
 from spikeprune.report import Comparison
+from spikeprune.report.compare import TITLES
 
+RESULTS = Path(__file__).parents[2] / "results"
 WHOLE = json.loads(comparison().to_json())
 
 
@@ -86,3 +89,30 @@ def test_a_comparison_survives_json():
 def test_what_is_not_a_whole_report_is_refused(data):
     with pytest.raises(StorageError, match=r"damaged, or of another version.*anew"):
         Comparison.from_dict(data)
+
+
+def test_a_report_of_before_speed_and_memory_were_taken_is_read():
+    old = json.loads(comparison().to_json())
+    for found in old["outcomes"]:
+        for key in ("throughput", "memory_mb", "memory"):
+            del found[key]
+    assert Comparison.from_dict(old) == comparison()
+    row = dict(zip(TITLES, comparison().rows("a budget")[0], strict=True))
+    assert (row["samples/s"], row["peak MB"]) == ("-", "-")
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_published_reports_are_read(file):
+    data = json.loads(file.read_text(encoding="utf-8"))
+    if "outcomes" in data:
+        assert Comparison.from_dict(data).outcomes
+
+
+def test_speed_and_memory_are_told_with_their_spread_and_their_kind():
+    found = [
+        outcome("cqp", seed, throughput=speed, memory_mb=peak, memory=kind)
+        for seed, speed, peak, kind in ((0, 100.0, 1500.0, "RSS"), (1, 300.0, 2500.0, "RSS"), (2, None, 40.0, "CUDA"))
+    ]
+    row = dict(zip(TITLES, Comparison(tuple(found), {}).rows("a budget")[0], strict=True))
+    assert row["samples/s"] == "200 ± 141"
+    assert row["peak MB"] == "40 CUDA or 2,000 ± 707 RSS"

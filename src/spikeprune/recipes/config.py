@@ -6,89 +6,15 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from spikeprune import data
 from spikeprune.errors import RecipeError
 from spikeprune.recipes.methods import METHODS, MethodSpec, method_spec
-
-LARGE = 1_000_000  # beyond it a number is a slip of the hand
-
-
-class Table(BaseModel):
-    """A table of a recipe: no unknown keys, no silent conversion, no change after reading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Data(Table):
-    """Which data, and how much of the training set is held out for every choice."""
-
-    name: str
-    validation: int = Field(gt=0)
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in data.names():
-            raise ValueError(f"there is no data set {name!r}{_nearest(name, data.names())}")
-        return name
-
-
-class Net(Table):
-    """The network: a LIF MLP between the image and the classes."""
-
-    hidden: list[Annotated[int, Field(ge=1, le=LARGE)]] = [256, 128]
-    beta: float = Field(0.9, gt=0, le=1)
-    timesteps: int = Field(10, ge=1, le=LARGE)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    noise: float = Field(0.0, ge=0)
-
-
-class Train(Table):
-    """Training of the dense network."""
-
-    epochs: int = Field(ge=1, le=LARGE)
-    batch: int = Field(128, ge=1, le=LARGE)
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(1e-3, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(0.0, ge=0)
-    decay: Literal["cosine", "constant"] = "cosine"
-
-
-class Prune(Table):
-    """What every method of the run does alike: layers, targets, fine-tuning, calibration. The budget."""
-
-    layers: list[str] = ["*"]
-    pattern: Literal["unstructured", "column"] = "unstructured"
-    stages: list[float] = Field(min_length=1)
-    epochs: int = Field(1, ge=0, le=LARGE, description="of fine-tuning after each stage")
-    batch: int = Field(128, ge=1, le=LARGE)
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(5e-4, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(0.0, ge=0)
-    calibration: int = Field(8, ge=1, le=LARGE, description="batches")
-    calibration_batch: int = Field(512, ge=1, le=LARGE)
-
-    @field_validator("stages")
-    @classmethod
-    def _rising(cls, stages: list[float]) -> list[float]:
-        if any(not 0 <= s < 1 for s in stages) or any(b <= a for a, b in pairwise(stages)):
-            raise ValueError(f"stages must rise and lie in [0, 1); got {stages}")
-        return stages
-
-
-class Machine(Table):
-    """Where it runs."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+from spikeprune.recipes.nets import KINDS, MLP, AnyNet, DeepNet, Net
+from spikeprune.recipes.tables import Data, Machine, Prune, Table, Train
 
 
 class Recipe(Table):
@@ -98,11 +24,11 @@ class Recipe(Table):
     about: str = ""
     seed: int = Field(0, ge=0, lt=2**63)
     data: Data
-    net: Net = Field(default_factory=lambda: Net.model_validate({}))
+    net: AnyNet = Field(default_factory=lambda: Net.model_validate({}))
     train: Train
     prune: Prune
     method: SerializeAsAny[MethodSpec]
-    baselines: list[SerializeAsAny[MethodSpec]] = []
+    baselines: list[SerializeAsAny[MethodSpec]] = Field([])
     machine: Machine = Machine()
 
     @property
@@ -113,32 +39,44 @@ class Recipe(Table):
     @property
     def budget(self) -> str:
         """Name what must be equal for two results to be compared: all but seed, methods, device and words."""
-        parts = self.model_dump(exclude={"name", "about", "seed", "method", "baselines", "machine"})
+        parts: dict[str, Any] = {"data": self.data.digested(), "net": self.net.digested()}
+        parts |= {"train": self.train.digested(), "prune": self.prune.digested()}
         if self.machine.precision != "32-true":
             parts["precision"] = self.machine.precision
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
-        sizes = "-".join(str(size) for size in self.net.hidden)
         layers = "all layers" if self.prune.layers == ["*"] else " ".join(self.prune.layers)
         rounds = f"{len(self.prune.stages)} stage{'s' * (len(self.prune.stages) != 1)}, {self.prune.epochs} epoch{'s' * (self.prune.epochs != 1)} of fine-tuning each"
-        return f"{self.data.name}, LIF MLP {sizes}, T = {self.net.timesteps}, {layers} to {self.prune.stages[-1]:.0%} in {rounds} (budget {digest})"
+        return f"{self.data.name}, {self.net.title}, {layers} to {self.prune.stages[-1]:.0%} in {rounds} (budget {digest})"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        deep = isinstance(self.net, DeepNet)
+        if self.data.events and not deep:
+            raise ValueError(f"net: {self.data.name} holds events, which the LIF MLP cannot take; name a network, such as vggsnn")
+        if isinstance(self.net, DeepNet) and self.net.coding is not None and self.data.events:
+            raise ValueError(f"net.coding: {self.data.name} holds events, which are spikes already; leave it out")
+        if isinstance(self.net, DeepNet) and self.net.coding == "poisson" and self.data.normalize != "none":
+            raise ValueError("data.normalize: poisson coding takes pixels as probabilities, in [0, 1]; leave it out")
+        for where, table in (("train", self.train), ("prune", self.prune)):
+            if table.loss == "tet" and not deep:
+                raise ValueError(f"{where}.loss: tet looks at every timestep's output, which the LIF MLP does not give; use ce")
+        return self
 
     def to_toml(self) -> str:
         """Give the recipe as TOML that reads back to the same."""
         dump = self.model_dump(exclude_none=True)
         tables = {k: v for k, v in dump.items() if isinstance(v, dict)}
         lines = [f"{k} = {_toml(v)}" for k, v in dump.items() if k not in tables and k != "baselines"]
-        lines.append("baselines = [" + ", ".join(_inline(spec) for spec in dump["baselines"]) + "]")
+        lines.append("baselines = [" + ", ".join(_toml(spec) for spec in dump["baselines"]) + "]")
         for name, table in tables.items():
             lines += ["", f"[{name}]", *(f"{k} = {_toml(v)}" for k, v in table.items())]
         return "\n".join(lines) + "\n"
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _inline(spec: Mapping[str, Any]) -> str:
-    return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in spec.items()) + " }"
 
 
 def shipped() -> dict[str, str]:
@@ -219,18 +157,32 @@ def _override(table: dict[str, Any], override: str) -> None:
             raise RecipeError(f"cannot override {key!r}: {part!r} is a value, not a table.")
     if path == ["method"] and last == "name" and table.get("name") != value:
         table.clear()  # another method's keys mean nothing to this one
+    if path == ["net"] and last == "name" and (table.get("name", MLP) == MLP) != (value == MLP):
+        table.clear()  # nor do those of the MLP to a deep network
     table[last] = value
 
 
 def _explain(fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"])
+    where = ".".join(str(part) for part in fault["loc"] if part not in KINDS)
     if fault["type"] == "extra_forbidden":
-        model: Any = Recipe
-        for part in fault["loc"][:-1]:
-            model = model.model_fields[part].annotation if isinstance(part, str) and part in model.model_fields else Recipe
-        return f"{where}: unknown key{_nearest(str(fault['loc'][-1]), model.model_fields)}"
+        return f"{where}: unknown key{_offer(fault['loc'])}"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" + ("" if fault["type"] in ("missing", "value_error") else f", not {fault['input']!r}")
+    said = f"{where}: {message}" if where else message
+    return said + ("" if fault["type"] in ("missing", "value_error") else f", not {fault['input']!r}")
+
+
+def _offer(path: Sequence[str | int]) -> str:
+    """Offer the nearest key to an unknown one; `path` leads to it through the tables."""
+    model: Any = Recipe
+    for part in path[:-1]:
+        fields = getattr(model, "model_fields", {})
+        model = KINDS.get(str(part)) or (fields[part].annotation if part in fields else model)
+    key = str(path[-1])
+    if model is Net and key in DeepNet.model_fields:
+        return ' of the LIF MLP; it belongs to a deep network: name one, such as name = "vgg9"'
+    if model is DeepNet and key in Net.model_fields:
+        return f" of a deep network; it belongs to the LIF MLP. Deep ones take {', '.join(DeepNet.model_fields)}"
+    return _nearest(key, model.model_fields)
 
 
 def _nearest(word: str, known: Any) -> str:
@@ -238,4 +190,4 @@ def _nearest(word: str, known: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 
 
-__all__ = ["METHODS", "Recipe", "check", "load_recipe", "shipped"]
+__all__ = ["METHODS", "Machine", "Prune", "Recipe", "Train", "check", "load_recipe", "shipped"]

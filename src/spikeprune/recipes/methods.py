@@ -8,14 +8,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from spikeprune.errors import RecipeError
-from spikeprune.kernel.allocate import Allocation, erdos_renyi, global_top_k, lamp, uniform
+from spikeprune.kernel.allocate import Allocation, erdos_renyi, global_top_k, lamp, uniform, uniform_plus
 from spikeprune.kernel.patterns import Channel, Pattern, Unstructured
 from spikeprune.kernel.scores import by_mean, by_rank, per_input, per_output, per_weight, unit
-from spikeprune.methods import CQP, GradientOnly, Magnitude, Random
+from spikeprune.methods import CQP, SET, SLAMP, SNIP, GradientOnly, Magnitude, Random, RigL
+from spikeprune.methods.slamp import Gain, Steps, by_gradient, by_nearness, evenly, input_gain, peak_gain, trace_gain
 from spikeprune.pruner import Method
 
 CRITICALITY = {"weight": per_weight, "input": per_input, "output": per_output}
 NORMALIZE = {"max": unit, "mean": by_mean, "rank": by_rank}
+_TRAINED = "here from the trained network, where the paper starts from scratch"
+STEPS: dict[str, Steps] = {"gradient": by_gradient, "nearness": by_nearness, "even": evenly}
+GAINS: dict[str, Gain] = {"trace": trace_gain, "input": input_gain, "peak": peak_gain}
 PATTERNS: dict[str, Pattern] = {"unstructured": Unstructured(), "column": Channel(dim=1)}
 
 
@@ -42,6 +46,28 @@ class CQPSpec(MethodSpec):
     joint: bool = False
 
 
+class SETSpec(MethodSpec):
+    """Options of SET."""
+
+    fraction: float = Field(0.3, ge=0, lt=1)
+
+
+class RigLSpec(SETSpec):
+    """Options of RigL; `stop` counts steps of fine-tuning."""
+
+    stop: int | None = Field(None, ge=1)
+
+
+class SLAMPSpec(MethodSpec):
+    """Options of SLAMP."""
+
+    steps: Literal["gradient", "nearness", "even"] = "gradient"
+    gain: Literal["trace", "input", "peak"] = "trace"
+    exponent: bool = False
+    per_input: bool = False
+    cap: float | None = Field(None, ge=1)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A method that recipes can name: its options, how it is built from them, one line, and where it comes from."""
@@ -63,7 +89,27 @@ def _cqp(spec: CQPSpec, pattern: Pattern, seed: int) -> Method:
     )  # fmt: skip
 
 
+def _slamp(spec: SLAMPSpec, pattern: Pattern, seed: int) -> Method:
+    if not isinstance(pattern, Unstructured):
+        raise RecipeError('prune.pattern: slamp prunes single weights; set it to "unstructured", or leave slamp out')
+    return SLAMP(STEPS[spec.steps], GAINS[spec.gain], spec.exponent, spec.per_input, spec.cap)
+
+
+def _sparse_training(spec: SETSpec, pattern: Pattern, seed: int) -> Method:
+    if not isinstance(pattern, Unstructured):
+        raise RecipeError(
+            f'prune.pattern: {spec.name} exchanges single weights; set it to "unstructured", or leave {spec.name} out'
+        )
+    return RigL(spec.fraction, spec.stop, seed=seed) if isinstance(spec, RigLSpec) else SET(spec.fraction, seed=seed)
+
+
 METHODS: dict[str, Entry] = {
+    "slamp": Entry(
+        SLAMPSpec,
+        _slamp,
+        "largest magnitude, layers by LAMP score times their gain over time",
+        "Wang, Ye, Ouyang 2026, arXiv:2603.14946",
+    ),
     "cqp": Entry(
         CQPSpec,
         _cqp,
@@ -77,6 +123,12 @@ METHODS: dict[str, Entry] = {
     "uniform": Entry(
         MethodSpec, _magnitude(uniform), "largest magnitude, every layer alike", "Zhu and Gupta 2017, arXiv:1710.01878"
     ),
+    "uniform+": Entry(
+        MethodSpec,
+        _magnitude(uniform_plus),
+        "largest magnitude, every layer alike, but a first convolution dense and the last layer at least 20 %",
+        "Gale et al. 2019, arXiv:1902.09574",
+    ),
     "erk": Entry(
         MethodSpec,
         _magnitude(erdos_renyi),
@@ -88,6 +140,24 @@ METHODS: dict[str, Entry] = {
         lambda spec, pattern, seed: GradientOnly(pattern),
         "largest criticality alone, whatever the magnitude",
         "Hamza 2026, arXiv:2606.30676",
+    ),
+    "snip": Entry(
+        MethodSpec,
+        lambda spec, pattern, seed: SNIP(pattern),
+        f"connection sensitivity |w * dL/dw|, one global ranking; {_TRAINED}",
+        "Lee et al. 2019, arXiv:1810.02340",
+    ),
+    "set": Entry(
+        SETSpec,
+        _sparse_training,
+        f"random masks; each stage exchanges the weakest weights for random ones; {_TRAINED}",
+        "Mocanu et al. 2018, arXiv:1707.04780",
+    ),
+    "rigl": Entry(
+        RigLSpec,
+        _sparse_training,
+        f"random masks; each stage exchanges the weakest weights for those of largest gradient; {_TRAINED}",
+        "Evci et al. 2020, arXiv:1911.11134",
     ),
     "random": Entry(MethodSpec, lambda spec, pattern, seed: Random(seed, pattern=pattern), "chance: what a score must beat", "-"),
 }

@@ -1,6 +1,7 @@
 """A phase of a run: epochs of training with a checkpoint after each, so that it goes on wherever it was killed."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -9,9 +10,11 @@ from torch.optim import Optimizer
 from spikeprune.errors import MissingExtra
 from spikeprune.masks import Masks
 from spikeprune.pruner import Pruner
+from spikeprune.recipes import memory
+from spikeprune.recipes.average import Average
 from spikeprune.recipes.config import Prune, Train
 from spikeprune.recipes.rundir import RunDir
-from spikeprune.recipes.train import Bench, Splits, accuracy, cosine, draw, epoch
+from spikeprune.recipes.train import Bench, Splits, accuracy, clip_gradients, draw, epoch, learning_rate
 
 
 class Watch(Protocol):
@@ -28,13 +31,27 @@ class Watch(Protocol):
 
 @dataclass
 class Progress:
-    """How far a phase is; what a checkpoint keeps besides tensors."""
+    """How far a phase is; what a checkpoint keeps besides tensors.
+
+    Attributes:
+        label: of the network.
+        epochs: finished ones.
+        seconds: wall time of all.
+        curve: validation accuracies at each target.
+        validation: accuracy now.
+        samples, stepping: trained on, and the seconds of the training steps alone.
+        memory_mb, memory: peak so far, and which; see `memory`.
+    """
 
     label: str
     epochs: int = 0
     seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
     validation: float = 0.0
+    samples: int = 0
+    stepping: float = 0.0
+    memory_mb: float = 0.0
+    memory: str = ""
 
 
 @dataclass
@@ -66,6 +83,11 @@ class Phase:
         self.steps = steps(self.splits, self.table)
         if self.pruner is not None:
             self.pruner.attach(self.optimizer)
+        clip_gradients(self.optimizer, self.table.clip)
+        decay = self.table.ema if isinstance(self.table, Train) else 0.0
+        self.average = Average(self.bench.net, decay) if decay else None
+        self._pause = 0.0  # seconds of the epoch that went into pruning
+        self._updates = 0  # of the average
 
     @property
     def epochs(self) -> int:
@@ -74,11 +96,8 @@ class Phase:
 
     def run(self) -> None:
         """Train to the last epoch, from where the phase stands, and keep the network."""
-        if resumed := self.folder.resume(self.progress.label, self.bench.net, self.optimizer):
-            state, facts = resumed
-            self.progress = Progress(**facts)
-            if self.pruner is not None:
-                self.pruner.load_state_dict(state)
+        memory.restart(self.bench.view.device)
+        self._resume()
         self.folder.rewind(self.progress.label, self.progress.epochs)
         self.watch.phase(self.progress.label, self.epochs * self.steps, self.progress.epochs * self.steps)
         if not self.epochs:
@@ -89,34 +108,56 @@ class Phase:
         board.close()
         self._finish()
 
+    def _resume(self) -> None:
+        if not (resumed := self.folder.resume(self.progress.label, self.bench.net, self.optimizer)):
+            return
+        state, facts = resumed
+        self.progress = Progress(**facts)
+        if self.pruner is not None:
+            self.pruner.load_state_dict(state)
+        if self.average is not None:
+            self.average.load(state["average"])
+
     def _before(self, step: int) -> None:
-        """Before each training step: prune if a stage is due, or set the learning rate."""
-        if self.pruner is not None and self.pruner.step():
-            self.optimizer.state.clear()  # a fresh optimizer for every stage, as the paper has it
-            now = accuracy(self.bench, self.splits.validation)
-            assert isinstance(self.table, Prune)
-            target = self.table.stages[len(self.progress.curve)]
-            self.progress.curve.append({"sparsity": target, "pruned": now, "tuned": now})
-            row = {"phase": self.progress.label, "epoch": self.progress.epochs, "event": "pruned", "sparsity": target}
-            self.folder.log({**row, "kept": sum(self.pruner.masks.kept.values()), "validation": now})
-        elif isinstance(self.table, Train) and self.table.decay == "cosine":
-            for group in self.optimizer.param_groups:
-                group["lr"] = cosine(self.table.lr, self.progress.epochs * self.steps + step, self.epochs * self.steps)
+        """Before each training step: prune if a stage is due, and set the learning rate."""
+        start = time.perf_counter()
+        if self._prune_if_due():
+            self._pause += time.perf_counter() - start
+        within = (self.progress.epochs * self.steps + step) % (self.table.epochs * self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.table, within, self.steps)
+
+    def _after(self) -> None:
+        if self.average is not None:
+            self.average.update(self._updates)
+            self._updates += 1
+        self.watch.advance()
+
+    def _prune_if_due(self) -> bool:
+        if self.pruner is None or not self.pruner.step():
+            return False
+        self.optimizer.state.clear()  # a fresh optimizer for every stage, as the paper has it
+        now = accuracy(self.bench, self.splits.validation)
+        assert isinstance(self.table, Prune)
+        target = self.table.stages[len(self.progress.curve)]
+        self.progress.curve.append({"sparsity": target, "pruned": now, "tuned": now})
+        row = {"phase": self.progress.label, "epoch": self.progress.epochs, "event": "pruned", "sparsity": target}
+        self.folder.log({**row, "kept": sum(self.pruner.masks.kept.values()), "validation": now})
+        return True
 
     def _prune_only(self) -> None:
         assert isinstance(self.table, Prune)
         start = time.perf_counter()
-        for step in range(len(self.table.stages)):
-            self._before(step)
+        for _ in self.table.stages:
+            self._prune_if_due()
         self.progress.seconds = time.perf_counter() - start
         self.progress.validation = self.progress.curve[-1]["tuned"]
 
     def _epoch(self, board: Any) -> None:
         progress, start = self.progress, time.perf_counter()
-        seed = draw(self.seed, "train" if self.pruner is None else "tune", progress.epochs)
-        part, batch = self.splits.train, self.table.batch
-        loss = epoch(self.bench, self.optimizer, part, batch=batch, seed=seed, before=self._before, after=self.watch.advance)
-        progress.validation = accuracy(self.bench, self.splits.validation)
+        loss = self._train()
+        with self.average.lent() if self.average else nullcontext():
+            progress.validation = accuracy(self.bench, self.splits.validation)
         if progress.curve:
             progress.curve[-1]["tuned"] = progress.validation
         seconds = time.perf_counter() - start
@@ -132,8 +173,29 @@ class Phase:
             board.add_scalar(key, row[key], progress.epochs)
         progress.epochs, progress.seconds = progress.epochs + 1, progress.seconds + seconds
         self.folder.log(row)
+        self._checkpoint()
+
+    def _train(self) -> float:
+        """Take the steps of one epoch, and time them without the pruning in between; returns the mean loss."""
+        progress, part = self.progress, self.splits.train
+        seed = draw(self.seed, "train" if self.pruner is None else "tune", progress.epochs)
+        self._pause, self._updates, start = 0.0, progress.epochs * self.steps, time.perf_counter()
+        loss = epoch(self.bench, self.optimizer, part, batch=self.table.batch, seed=seed, before=self._before, after=self._after)
+        progress.stepping += time.perf_counter() - start - self._pause
+        progress.samples += len(part.y)
+        return loss
+
+    def _checkpoint(self) -> None:
+        self._note_memory()
         state = {"steps": 0, "masks": {}} if self.pruner is None else self.pruner.state_dict()
-        self.folder.checkpoint(self.bench.net, self.optimizer, state, asdict(progress))
+        if self.average is not None:
+            state["average"] = self.average.state
+        self.folder.checkpoint(self.bench.net, self.optimizer, state, asdict(self.progress))
+
+    def _note_memory(self) -> None:
+        device = self.bench.view.device
+        self.progress.memory = memory.KINDS[device.type]
+        self.progress.memory_mb = max(self.progress.memory_mb, memory.peak(device))
 
     def _board(self) -> Any:
         try:
@@ -144,6 +206,9 @@ class Phase:
         return SummaryWriter(self.folder.path / "tensorboard" / name, purge_step=self.progress.epochs)
 
     def _finish(self) -> None:
+        self._note_memory()
+        if self.average is not None:
+            self.average.keep()
         masks = Masks({}) if self.pruner is None else self.pruner.masks
         facts = {
             "sparsity": self.table.stages[-1] if isinstance(self.table, Prune) else 0.0,

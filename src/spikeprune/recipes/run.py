@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spikeprune import data
+from spikeprune.data import DataSet, EventSet
 from spikeprune.errors import MaskMismatch, StorageError
 from spikeprune.kernel.schedules import stages
 from spikeprune.masks import Masks, load
@@ -18,10 +18,13 @@ from spikeprune.measure import Stats
 from spikeprune.methods import Magnitude
 from spikeprune.pruner import Pruner
 from spikeprune.recipes.config import Recipe
+from spikeprune.recipes.losses import Objective, loss_fn
 from spikeprune.recipes.methods import PATTERNS, MethodSpec, build
+from spikeprune.recipes.notes import notes
 from spikeprune.recipes.phase import Phase, Progress, Watch, steps
 from spikeprune.recipes.rundir import RunDir, environment
-from spikeprune.recipes.train import EVALUATE, Bench, Splits, accuracy, draw, loss_fn, make_fabric, make_net
+from spikeprune.recipes.splits import Splits, opened
+from spikeprune.recipes.train import Bench, accuracy, draw, make_fabric, make_net
 from spikeprune.report import Comparison, Outcome, Point, profile
 from spikeprune.report.findings import DENSE
 
@@ -42,20 +45,22 @@ class Run:
 
     recipe: Recipe
     folder: RunDir
-    found: data.DataSet
+    found: DataSet | EventSet
     splits: Splits
     watch: Watch
 
     def bench(self, weights_of: str | None = None) -> tuple[Bench, Masks]:
-        """Build the network, with the weights and masks of a finished phase if named."""
-        net, masks = make_net(self.recipe, self.found), Masks({})
+        """Build the network to be trained; or with the weights and masks of a finished phase, to be fine-tuned."""
+        example = next(self.splits.train.batches(2))[0]
+        net, masks = make_net(self.recipe, example, self.found.classes), Masks({})
         if weights_of is not None:
             folder = self.folder.network(weights_of)
             try:
                 _, masks = load(folder / "model.safetensors", net)
             except (StorageError, MaskMismatch) as error:
                 raise StorageError(f"{error} Delete {folder} and run again: that network is then made anew.") from error
-        return Bench(net, self.splits.train.x[:2], self.recipe.machine), masks
+        table = self.recipe.train if weights_of is None else self.recipe.prune
+        return Bench(net, example, self.recipe.machine, Objective.of(table)), masks
 
 
 def run(recipe: Recipe, path: str | os.PathLike[str], *, watch: Watch | None = None, fresh: bool = False) -> Comparison:
@@ -75,8 +80,7 @@ def run(recipe: Recipe, path: str | os.PathLike[str], *, watch: Watch | None = N
         RecipeError, NoPrunableLayers, SparsityError: the recipe asks for what cannot be; known before any training.
     """
     device = make_fabric(recipe.machine).device
-    found = data.load(recipe.data.name)
-    splits = Splits.of(found, recipe.data.validation, device)
+    found, splits = opened(recipe.data, recipe.net.timesteps, device)
     job = Run(recipe, RunDir(path), found, splits, watch or Silent())
     refuse_impossible(job)
     job.folder = RunDir.open(path, recipe, fresh=fresh)
@@ -86,7 +90,7 @@ def run(recipe: Recipe, path: str | os.PathLike[str], *, watch: Watch | None = N
         for spec in recipe.methods:
             prune_copy(job, spec)
         job.folder.promote(recipe.method.label)
-        done = Comparison(tuple(measured(job)), {recipe.budget: notes(job)})
+        done = Comparison(tuple(measured(job)), {recipe.budget: notes(recipe, found, splits)})
     job.folder.write("report.md", done.to_markdown())
     job.folder.write("report.html", done.to_html())
     job.folder.write("report.json", done.to_json())
@@ -167,24 +171,8 @@ def _outcome(job: Run, label: str) -> Outcome:
         revived=facts["revived"],
         curve=tuple(Point(**point) for point in facts["curve"]),
         seconds=facts["seconds"],
-        report=profile(bench.view, [x for x, _ in job.splits.test.batches(EVALUATE)]),
+        report=profile(bench.view, (x for x, _ in job.splits.test.batches(bench.evaluate))),
+        throughput=facts["samples"] / facts["stepping"] if facts.get("stepping") else None,
+        memory_mb=facts.get("memory_mb"),
+        memory=facts.get("memory", ""),
     )
-
-
-def notes(job: Run) -> dict[str, str]:
-    """Say in words what the numbers of the run rest on."""
-    recipe, splits = job.recipe, job.splits
-    train, tune = recipe.train, recipe.prune
-    env = environment(recipe, job.found.source)
-    stages = f"{' '.join(tune.layers)} ({tune.pattern}) to {', '.join(f'{s:.0%}' for s in tune.stages)}"
-    tuning = f"{tune.epochs} epochs of fine-tuning after each ({tune.optimizer}, learning rate {tune.lr:g}, batch {tune.batch}, fresh optimizer each)"
-    return {
-        "data": f"{recipe.data.name}: {len(splits.train.y):,} training, {len(splits.validation.y):,} validation (held out of the training "
-        f"set, used for every choice and curve), {len(splits.test.y):,} test images (used once, at the end); licence: {job.found.licence}",
-        "dense training": f"{train.epochs} epochs, {train.optimizer}, learning rate {train.lr:g} ({train.decay}), batch {train.batch}, "
-        f"weight decay {train.weight_decay:g}",
-        "pruning": f"{stages}, {tuning if tune.epochs else 'no fine-tuning'}, the same for every method",
-        "calibration": f"{tune.calibration} batches of {tune.calibration_batch} training images",
-        "versions": ", ".join(f"{name} {version}" for name, version in env["versions"].items()),
-        "machine": f"{env['machine']['cpu']}, {torch.get_num_threads()} threads, device {recipe.machine.device}, precision {recipe.machine.precision}",
-    }

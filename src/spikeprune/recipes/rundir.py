@@ -127,9 +127,17 @@ class RunDir:
     # --- the running phase -----------------------------------------------------------------------------------------
 
     def checkpoint(self, net: nn.Module, optimizer: Optimizer, pruner: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Keep where the running phase stands, in one file written in one step."""
+        """Keep where the running phase stands, in one file written in one step.
+
+        Args:
+            net: the network.
+            optimizer: its optimizer.
+            pruner: the pruner's "steps" and "masks"; and "average", the running average of the network, if there is one.
+            facts: what `resume` gives back as it is.
+        """
         tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
         tensors |= {f"mask.{name}": mask for name, mask in pruner["masks"].items()}
+        tensors |= {f"average.{name}": value for name, value in pruner.get("average", {}).items()}
         state = optimizer.state_dict()
         numbers: dict[str, dict[str, Any]] = {}
         for index, entries in state["state"].items():
@@ -142,7 +150,7 @@ class RunDir:
         write_tensors(self._file("checkpoint.safetensors"), tensors, {"format": "spikeprune-1", "state": json.dumps(rest)})
 
     def resume(self, label: str, net: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Bring network and optimizer to where the phase stood; returns the pruner's state and the facts, or None.
+        """Bring network and optimizer to where the phase stood; returns the pruner's state, with the average, and the facts, or None.
 
         The checkpoint of another phase is stale and left alone.
         """
@@ -169,7 +177,8 @@ class RunDir:
             index, key = name.split(".", 1)
             state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": rest["groups"]})
-        return {"steps": rest["steps"], "masks": _under("mask.", tensors)}, rest["facts"]
+        own = {"steps": rest["steps"], "masks": _under("mask.", tensors), "average": _under("average.", tensors)}
+        return own, rest["facts"]
 
     # --- metrics ---------------------------------------------------------------------------------------------------
 

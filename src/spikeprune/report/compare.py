@@ -110,12 +110,16 @@ TITLES = (
     "SynOps dense",
     "energy nJ",
     "time s",
+    "samples/s",
+    "peak MB",
     "revived",
 )
 CAPTION = (
     "Mean ± sample standard deviation over seeds. Kept: weights that live, of those of the pruned layers. Density: non-zero weights over the weights of all synaptic layers (biases not counted). "
     "SynOps and energy: per sample, over all timesteps; effective = non-zero inputs x non-zero fan-out, dense = non-zero inputs x full "
-    "fan-out. Time: pruning and fine-tuning (training, for dense). Revived: dead weights that are not zero at the end."
+    "fan-out. Time: pruning and fine-tuning (training, for dense). Samples/s: trained on in a second of training steps, pruning and evaluation "
+    "left out. Peak MB: CUDA, what PyTorch had allocated at most on the GPU; RSS, what the whole process had resident at most until then. "
+    "Where neither was taken, there is a dash. Revived: dead weights that are not zero at the end."
 )
 
 
@@ -148,5 +152,19 @@ def _row(label: str, found: list[Outcome]) -> tuple[str, ...]:
         f"{Spread.of(report.synops_dense for report in reports):,.0f}",
         f"{Spread.of(report.energy_pj / 1000 for report in reports):,.1f}",
         f"{Spread.of(outcome.seconds for outcome in found):.1f}",
+        _throughput(found),
+        _memory(found),
         str(sum(outcome.revived for outcome in found)),
     )
+
+
+def _throughput(found: list[Outcome]) -> str:
+    known = [outcome.throughput for outcome in found if outcome.throughput is not None]
+    return f"{Spread.of(known):,.0f}" if known else "-"
+
+
+def _memory(found: list[Outcome]) -> str:
+    """One peak a kind of memory, should the seeds have run on different devices."""
+    kinds = sorted({outcome.memory for outcome in found if outcome.memory_mb is not None})
+    peaks = {kind: [outcome.memory_mb for outcome in found if outcome.memory == kind] for kind in kinds}
+    return " or ".join(f"{Spread.of(x for x in peaks[kind] if x is not None):,.0f} {kind}" for kind in kinds) or "-"

@@ -31,6 +31,9 @@ class Outcome:
         curve: validation accuracy at each target on the way.
         seconds: wall time of the pruning and fine-tuning (of the training, for "dense").
         report: size and cost, measured on test samples.
+        throughput: samples a second of its training or fine-tuning, steps alone; None where no step was taken or timed.
+        memory_mb, memory: the peak of its phase in MB (10^6 bytes), and which: "CUDA", what PyTorch had allocated on the GPU,
+            or "RSS", what the whole process had resident up to then; None where it was not taken.
     """
 
     group: str
@@ -45,6 +48,9 @@ class Outcome:
     curve: tuple[Point, ...]
     seconds: float
     report: Report
+    throughput: float | None = None
+    memory_mb: float | None = None
+    memory: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Give the outcome as JSON values."""

@@ -12,22 +12,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spikeprune import data
 from spikeprune.kernel.schedules import once
 from spikeprune.masks import Masks
 from spikeprune.measure import measure
 from spikeprune.pruner import Method, Pruner
 from spikeprune.recipes.config import Recipe
-from spikeprune.recipes.phase import Watch, revived
+from spikeprune.recipes.losses import loss_fn
+from spikeprune.recipes.phase import Watch, revived, steps
 from spikeprune.recipes.run import Run, calibration, train_dense
 from spikeprune.recipes.rundir import RunDir, environment
-from spikeprune.recipes.train import EVALUATE, Bench, Part, Splits, accuracy, draw, epoch, loss_fn, make_fabric
+from spikeprune.recipes.splits import Part, Splits, opened
+from spikeprune.recipes.train import EVALUATE, Bench, accuracy, draw, epoch, make_fabric
 from spikeprune.report import profile
 from spikeprune.report.findings import DENSE
 from spikeprune.stats import Need, Stats
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 WHOLE_EPOCH = -1  # as a number of batches
+NORMS = 20  # batches that the statistics of norms are measured with
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,7 @@ class Lab:
 
     def __init__(self, recipe: Recipe, path: Path, watch: Watch) -> None:
         self.recipe = recipe
-        found = data.load(recipe.data.name)
-        splits = Splits.of(found, recipe.data.validation, make_fabric(recipe.machine).device)
+        found, splits = opened(recipe.data, recipe.net.timesteps, make_fabric(recipe.machine).device)
         self._run = Run(recipe, RunDir.open(path, recipe), found, splits, watch)
 
     def train(self) -> None:
@@ -83,6 +84,20 @@ class Lab:
     def copy(self) -> Bench:
         """Copy the trained dense network."""
         return self._run.bench(DENSE)[0]
+
+    def untrained(self) -> Bench:
+        """Build the network as the dense training found it."""
+        return self._run.bench()[0]
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch of the dense training."""
+        return steps(self.splits, self.recipe.train)
+
+    @cached_property
+    def for_norms(self) -> Batches:
+        """Training batches to measure the statistics of norms with: the same for every trial of the seed."""
+        return list(self.some(NORMS * self.recipe.prune.batch, "norms").batches(self.recipe.prune.batch))
 
     @cached_property
     def dense(self) -> float:
@@ -143,13 +158,17 @@ class Lab:
         return self.masked(bench, pruner.masks)
 
     def _part(self, batches: int, done: int) -> Part:
-        """Draw what one round trains on: the same images for every method."""
-        train = self.splits.train
+        """Draw what one round trains on: the same samples for every method."""
         if batches == WHOLE_EPOCH:
-            return train
-        generator = torch.Generator().manual_seed(draw(self.recipe.seed, "tune-on", done))
-        pick = torch.randperm(len(train.y), generator=generator)[: batches * self.recipe.prune.batch]
-        return Part(train.x[pick], train.y[pick])
+            return self.splits.train
+        return self.some(batches * self.recipe.prune.batch, "tune-on", done)
+
+    def some(self, samples: int, *what: object) -> Part:
+        """Draw so many training samples, or all if there are no more, by the seed and what they are for."""
+        train = self.splits.train
+        generator = torch.Generator().manual_seed(draw(self.recipe.seed, *what))
+        pick = torch.randperm(len(train.y), generator=generator)[:samples]
+        return Part(train.x[pick], train.y[pick], train.augment)
 
 
 def _nothing(*_: int) -> None:

@@ -65,7 +65,11 @@ class SpikingNet(nn.Module):
             self.add_module(name, part)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Run all timesteps from rest; a batch as the coding has it to (N, classes)."""
+        """Run all timesteps from rest; a batch as the coding has it to (N, classes), the mean of `over_time`."""
+        return self.over_time(batch).mean(0)
+
+    def over_time(self, batch: Tensor) -> Tensor:
+        """Run all timesteps from rest; a batch as the coding has it to each timestep's output (T, N, classes)."""
         for module in self.modules():
             if isinstance(module, MemoryModule):
                 module.reset()
@@ -76,7 +80,7 @@ class SpikingNet(nn.Module):
             if once and sequence:
                 x, once = x.expand(self.timesteps, *x.shape), False
             x = part(x) if once or sequence else folded(x, part)
-        return x.mean(0)
+        return x
 
     def _encode(self, batch: Tensor) -> Tensor:
         lead = 2 if self.coding == "events" else 1

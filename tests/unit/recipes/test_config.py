@@ -3,6 +3,9 @@ import tomllib
 import pytest
 
 from spikeprune.errors import RecipeError
+from spikeprune.kernel.allocate import uniform_plus
+from spikeprune.kernel.patterns import Channel
+from spikeprune.methods import SET, SNIP, Magnitude, RigL
 from spikeprune.recipes.config import check, load_recipe, shipped
 from spikeprune.recipes.methods import METHODS, build
 
@@ -62,6 +65,9 @@ def test_a_path_gives_the_recipe_its_name(tmp_path):
         (["prune.stages=[0.5, 1.0]"], ["prune.stages", "[0, 1)", "1.0"]),
         (["prune.stages=[0.9, 0.5]"], ["prune.stages", "rise"]),
         (["data.name=mnits"], ["data.name", "'mnits'", "'mnist'"]),
+        (["method={name='set', fraction=1.0}"], ["method.fraction", "less than 1"]),
+        (["method={name='set', stop=9}"], ["method.stop", "unknown key", "fraction"]),
+        (["method={name='rigl', stop=0}"], ["method.stop", "greater than or equal to 1"]),
         (["method.protect=1.5"], ["method.protect", "less than or equal to 1"]),
         (["seed"], ["'seed'", "key=value"]),
         (["seed.x=1"], ["seed", "integer"]),
@@ -114,8 +120,25 @@ def test_the_label_names_the_options_that_are_not_default():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_listed_method_can_be_built(name):
-    method = build(METHODS[name].spec(name=name), "column" if name != "erk" else "unstructured", seed=1)
+    method = build(METHODS[name].spec(name=name), "unstructured", seed=1)
     assert isinstance(method.needs, frozenset)
+
+
+def test_options_reach_the_methods_that_train_sparsely():
+    recipe = load_recipe(
+        "cqp-mnist", ["method={name='rigl', fraction=0.2, stop=50}", "baselines=[{name='set', fraction=0.1}, 'snip', 'uniform+']"]
+    )
+    rigl, sets, snip, plus = [build(spec, "unstructured", seed=7) for spec in recipe.methods]
+    assert (rigl, sets) == (RigL(0.2, stop=50, seed=7), SET(0.1, seed=7))
+    assert (snip, plus) == (SNIP(), Magnitude(allocation=uniform_plus))
+    assert build(recipe.methods[2], "column", seed=7) == SNIP(Channel(dim=1))
+    assert recipe.method.label == "rigl fraction=0.2 stop=50"
+
+
+@pytest.mark.parametrize("name", ["set", "rigl"])
+def test_single_weights_are_not_exchanged_by_column(name):
+    with pytest.raises(RecipeError, match=rf"prune\.pattern: {name} exchanges single weights; set it to .unstructured."):
+        build(METHODS[name].spec(name=name), "column", seed=1)
 
 
 @pytest.mark.parametrize("about", ["x \U0001f642", 'quotes " and \\ back', "tab\tline\nend", "del\x7f", "[brackets]"])

@@ -1,18 +1,15 @@
 """The whole study: its trials in order, its report, and how it survives being killed."""
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from spikeprune.errors import RecipeError
-from spikeprune.files import write_text
+from spikeprune.recipes.nets import Net
 from spikeprune.recipes.phase import Watch
 from spikeprune.recipes.run import Silent
 from spikeprune.recipes.rundir import environment
-from spikeprune.report.markdown import markdown
-from spikeprune.report.page import Section, render
 from spikeprune.studies.cqp.pruning import alphas, budgets, cliff, readings, sensitivity
 from spikeprune.studies.cqp.relaxation import solver
 from spikeprune.studies.cqp.sections import SECTIONS
@@ -22,43 +19,15 @@ from spikeprune.studies.cqp.timesteps import timesteps
 from spikeprune.studies.cqp.trap import trap
 from spikeprune.studies.cqp.zombies import zombies
 from spikeprune.studies.lab import Lab
-from spikeprune.studies.ledger import REPORTS, Ledger
+from spikeprune.studies.ledger import Ledger
 from spikeprune.studies.rows import Rows
+from spikeprune.studies.study import Study, training_minutes
 from spikeprune.studies.trial import Trial, conduct
 
 TITLE = "CQP, every claim measured"
 SAMPLE = "fashion-sample"
 DATA = ("mnist", "fashion-mnist", SAMPLE)
 CLASSES = 10
-
-
-@dataclass(frozen=True)
-class Study:
-    """A finished study.
-
-    Attributes:
-        sections: what the report says.
-        facts: data, seeds, versions, machine, the command, and how long the trials took.
-        rows: all trials.
-    """
-
-    sections: Sequence[Section]
-    facts: dict[str, str]
-    rows: Rows
-
-    def to_html(self) -> str:
-        """Give one self-contained page."""
-        return render(TITLE, self.sections, intro=_intro(self.facts), footer=self.facts)
-
-    def to_markdown(self) -> str:
-        """Give claims and tables as text."""
-        return markdown(TITLE, self.sections, intro=_intro(self.facts), footer=self.facts)
-
-    def to_json(self) -> str:
-        """Give the facts, the verdicts and every trial, a trial a line."""
-        claims = [{"section": s.anchor, **vars(claim)} for s in self.sections for claim in s.claims]
-        head = json.dumps({"facts": self.facts, "claims": claims}, indent=2)[:-2]
-        return head + ',\n  "rows": [\n' + ",\n".join(f"    {json.dumps(row)}" for row in self.rows) + "\n  ]\n}\n"
 
 
 def run(
@@ -96,8 +65,7 @@ def run(
         lab.train()
     rows = [row for lab in labs for row in conduct(trials(settings), lab, ledger, watch)]
     study = told(data, quick, labs, Rows(rows))
-    for name, content in zip(REPORTS, (study.to_html(), study.to_markdown(), study.to_json()), strict=True):
-        write_text(folder / name, content)
+    study.write(folder)
     return study
 
 
@@ -110,15 +78,23 @@ def trials(settings: Settings) -> list[Trial]:
 
 def told(data: str, quick: bool, labs: Sequence[Lab], rows: Rows) -> Study:
     """Turn rows into the report."""
-    images, hidden = labs[0].splits.train.x, labs[0].recipe.net.hidden
-    known = Told(data, rows, rows.where(part="dense").by_seed("accuracy"), (images[0].numel(), *hidden, CLASSES))
-    return Study([section(known) for section in SECTIONS], _facts(known, quick, labs), rows)
+    images, net = labs[0].splits.train.x, _mlp(labs[0])
+    known = Told(data, rows, rows.where(part="dense").by_seed("accuracy"), (images[0].numel(), *net.hidden, CLASSES))
+    facts = _facts(known, quick, labs)
+    return Study(TITLE, _intro(facts), [section(known) for section in SECTIONS], facts, rows)
+
+
+def _mlp(lab: Lab) -> Net:
+    """Give the network, which the paper and thus its recipe has as an MLP."""
+    net = lab.recipe.net
+    assert isinstance(net, Net)
+    return net
 
 
 def _facts(known: Told, quick: bool, labs: Sequence[Lab]) -> dict[str, str]:
     env = environment(labs[0].recipe, "")
     train, tune, splits = labs[0].recipe.train, labs[0].recipe.prune, labs[0].splits
-    net, rows = labs[0].recipe.net, known.rows
+    net, rows = _mlp(labs[0]), known.rows
     accuracy = rows.where(part="dense").percent("accuracy")
     return {
         "command": f"OMP_NUM_THREADS={env['machine']['threads']} spikeprune study cqp --data {known.data} --seeds {len(labs)}{' --quick' * quick}",
@@ -131,21 +107,14 @@ def _facts(known: Told, quick: bool, labs: Sequence[Lab]) -> dict[str, str]:
         "fine-tuning": f"{tune.optimizer}, learning rate {tune.lr:g}, batch {tune.batch}, weight decay {tune.weight_decay:g}",
         "calibration": f"{tune.calibration} batches of {tune.calibration_batch} training images",
         "seeds": ", ".join(str(lab.recipe.seed) for lab in labs),
-        "trials": f"{len(rows):,}, {sum(row['seconds'] for row in rows) / 60:.0f} minutes, besides {_training(labs) / 60:.0f} minutes of dense training",
+        "trials": f"{len(rows):,}, {sum(row['seconds'] for row in rows) / 60:.0f} minutes, besides {training_minutes(labs):.0f} minutes of dense training",
         "versions": ", ".join(f"{name} {version}" for name, version in env["versions"].items()),
         "machine": f"{env['machine']['cpu']}, {env['machine']['threads']} threads",
     }
 
 
-def _training(labs: Sequence[Lab]) -> float:
-    return sum(lab.seconds for lab in labs)
-
-
 def _intro(facts: dict[str, str]) -> str:
     return (
         "Muhammad Hamza, Criticality-Constrained Iterative Pruning for Energy-Efficient Spiking Neural Networks via Combined Importance Scoring, "
-        f"2026, arXiv:2606.30676. Measured on {facts['data'].split(':')[0]} with {facts['network']}; seeds {facts['seeds']}.\n\nVerdicts hold for this "
-        "network and these data, and follow from the trials by the rule that each claim states. A claim is partly reproduced where some of its "
-        "tests hold, and refuted where none does: that says that it does not show here, not that the opposite is true. No verdict is a test of "
-        "significance."
+        f"2026, arXiv:2606.30676. Measured on {facts['data'].split(':')[0]} with {facts['network']}; seeds {facts['seeds']}."
     )
