@@ -17,6 +17,7 @@ from spikeprune.version import __version__
 
 if TYPE_CHECKING:
     from spikeprune.report import Comparison
+    from spikeprune.report.page import Section
 
 RECIPES = ", ".join(
     sorted(Path(str(f)).stem for f in resources.files("spikeprune.recipes").iterdir() if str(f).endswith(".toml"))
@@ -117,10 +118,14 @@ def _one(recipe: str, overrides: Sequence[str], path: Path, fresh: bool) -> "Com
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="The study of a paper: cqp.")],
-    data: Annotated[
-        str | None, typer.Option(help="The data set: mnist or fashion-mnist; with --quick the embedded sample by default.")
+    name: Annotated[str, typer.Argument(help="The study of a paper: cqp or slamp.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="key=value on top of its recipe, where the study takes some: net.width=0.25")
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The data set, such as fashion-mnist; with --quick the embedded sample by default.")
+    ] = None,
+    net: Annotated[str | None, typer.Option(help="Another network of the zoo, where the study takes one: vgg16.")] = None,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="A small form of every part, on a smaller network; on the embedded images a minute or two."),
@@ -138,16 +143,24 @@ def study(
     if data is None and not quick:
         raise RecipeError(f"name the data with --data: {', '.join(entry.data)}; or try --quick, which has its own.")
     data, seeds = data or entry.sample, seeds or (1 if quick else 3)
-    folder = folder or Path("runs") / f"study-{name}-{data}{'-quick' * quick}"
+    overrides = [*([f"net.name={net}"] if net else []), *(changes or [])]
+    if overrides and not entry.open:
+        raise RecipeError(f"the study {name} has the paper's network and training, so it takes no --net and no key=value.")
+    own = {"overrides": overrides} if entry.open else {}
+    folder = folder or Path("runs") / _slug(f"study-{name}-{data}{'-quick' * quick}", overrides)
     out.print(f"study {name} on {data}, {seeds} seed{'s' * (seeds > 1)} → {folder}", soft_wrap=True)
     try:
         with Bar() as bar:
-            done = entry.run(data, folder, seeds=seeds, quick=quick, watch=bar, fresh=fresh)
+            done = entry.run(data, folder, seeds=seeds, quick=quick, watch=bar, fresh=fresh, **own)
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on where it stood.", status=130)
         raise
+    _tell_claims(done.sections, folder)
+
+
+def _tell_claims(sections: "Sequence[Section]", folder: Path) -> None:
     table = Table("claim", "paper", "here", "verdict", show_lines=True)
-    for section in done.sections:
+    for section in sections:
         for claim in section.claims:
             table.add_row(claim.text, claim.paper, claim.here, claim.verdict)
     out.print(table)

@@ -18,12 +18,14 @@ class Entry:
         about: one line.
         data: the data sets that it runs on.
         sample: the one that comes with the package, which the quick form uses if none is named.
+        open: whether its `run` takes `overrides` of the recipe, and so another network.
     """
 
     module: str
     about: str
     data: tuple[str, ...]
     sample: str
+    open: bool = False
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -38,5 +40,12 @@ STUDIES = {
         "CQP (Hamza 2026, arXiv:2606.30676): accuracy at equal budgets, the relaxation trap, the cliff, zombies, timesteps, energy",
         ("mnist", "fashion-mnist", "fashion-sample"),
         "fashion-sample",
-    )
+    ),
+    "slamp": Entry(
+        "spikeprune.studies.slamp.study",
+        "SLAMP (Wang, Ye, Ouyang 2026, arXiv:2603.14946): every allocation at one budget, the gains, what makes them, operations",
+        ("fashion-mnist", "nmnist-1k", "nmnist", "cifar10", "fashion-sample"),
+        "fashion-sample",
+        open=True,
+    ),
 }

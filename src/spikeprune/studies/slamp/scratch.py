@@ -1,0 +1,69 @@
+"""Networks that are sparse from the start: SNIP, SET and RigL, trained as long as the dense network and a whole chain together."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from spikeprune.kernel.schedules import Schedule, every, once
+from spikeprune.methods import SET, SNIP, RigL
+from spikeprune.norms import recalibrate
+from spikeprune.pruner import Method, Pruner
+from spikeprune.recipes.losses import loss_fn
+from spikeprune.recipes.train import clip_gradients, draw, epoch
+from spikeprune.studies.lab import Lab
+from spikeprune.studies.slamp.chain import falling, measured
+from spikeprune.studies.slamp.settings import Settings
+from spikeprune.studies.trial import Trial
+
+EXCHANGED = 0.75  # share of the training after which sparse training exchanges no more
+
+
+def scratch(settings: Settings) -> Iterator[Trial]:
+    """Train a sparse network from the untrained one, once for each method and density."""
+    for density in settings.scratch_densities:
+        for name in settings.scratch:
+
+            def run(lab: Lab, method: str = name, share: float = density) -> Mapping[str, Any]:
+                return trained(lab, method, share, settings)
+
+            yield Trial({"part": "scratch", "method": name, "density": density}, run)
+
+
+def trained(lab: Lab, name: str, density: float, settings: Settings) -> Mapping[str, Any]:
+    """Prune the untrained network, train it under hold with the dense network's recipe, and measure it."""
+    bench, table, seed = lab.untrained(), lab.recipe.train, lab.recipe.seed
+    batches = table.epochs * lab.steps + len(settings.densities) * settings.batches
+    method, schedule = plan(name, 1 - density, batches, settings.updates, seed)
+    pruner = Pruner(bench.view, method, schedule, calibration=lab.calibration[:1], loss_fn=loss_fn)
+    optimizer = bench.optimizer(table)
+    pruner.attach(optimizer)
+    clip_gradients(optimizer, table.clip)
+    rate = falling(optimizer, table.lr, batches)
+    done = 0
+
+    def before(_: int) -> None:
+        nonlocal done
+        pruner.step()
+        rate(done)
+        done += 1
+
+    for round_ in range(-(-batches // lab.steps)):
+        part = lab.some(min(lab.steps, batches - done) * table.batch, "scratch-on", round_)
+        epoch(bench, optimizer, part, batch=table.batch, seed=draw(seed, "scratch", round_), before=before, after=_nothing)
+    pruner.detach()
+    recalibrate(bench.view, lab.for_norms)
+    return {**measured(lab, bench, pruner.masks), "batches": done}
+
+
+def plan(name: str, sparsity: float, batches: int, updates: int, seed: int) -> tuple[Method, Schedule]:
+    """Give a method that starts from nothing, and when it acts: SNIP once, sparse training over and over."""
+    stop = round(EXCHANGED * batches)
+    exchanges = every(sparsity, max(1, stop // updates), stop=stop)
+    if name == "snip":
+        return SNIP(), once(sparsity)
+    if name == "set":
+        return SET(seed=draw(seed, "random")), exchanges
+    return RigL(seed=draw(seed, "random"), stop=stop), exchanges
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing after a step."""

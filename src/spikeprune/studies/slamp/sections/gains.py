@@ -1,0 +1,81 @@
+"""The gains that SLAMP found: how far apart they are, and which timesteps weigh."""
+
+from statistics import mean
+
+from spikeprune.report.curves import Line, Panel, curves
+from spikeprune.report.findings import Spread
+from spikeprune.report.page import Claim, Plot, Section
+from spikeprune.report.tables import Table
+from spikeprune.studies.rows import Rows
+from spikeprune.studies.slamp.sections.words import Told, at, by_share
+
+ALIKE = 0.05  # spread of the gains below which the method is LAMP in all but name
+
+
+def gains(told: Told) -> Section:
+    """Show gain^2 and the weights of timesteps, by layer."""
+    first, last = (at(told.sweep, "slamp", density) for density in (told.densities[0], told.densities[-1]))
+    return Section(
+        "gains",
+        "The gains",
+        claims=[_claim(told)],
+        text=[
+            "gain² is the power of a layer's leaky input trace over that of its inputs, both weighted over timesteps by |dL/dh[t]|². It multiplies the "
+            "layer's LAMP scores, so only differences between layers matter. A readout keeps no trace and has gain 1."
+        ],
+        tables=[_table(told, first, last)],
+        plots=[_plot(told, first)],
+    )
+
+
+def spread(values: list[float]) -> float:
+    """Give the largest over the smallest, less one.
+
+    Example:
+        >>> spread([1.0, 1.5])
+        0.5
+    """
+    return max(values) / min(values) - 1
+
+
+def _claim(told: Told) -> Claim:
+    found = {d: [spread(row["gains"]) for row in at(told.sweep, "slamp", d)] for d in told.densities}
+    hidden = {d: [spread(row["gains"][:-1]) for row in at(told.sweep, "slamp", d)] for d in told.densities}
+    texts = [f"{100 * d:g} %: {Spread.of(values):.2f} ({Spread.of(hidden[d]):.2f})" for d, values in found.items() if values]
+    return Claim(
+        "The gains differ between layers, so that the method is more than LAMP",
+        "no number is known",
+        "largest over smallest, less one (in brackets without the last layer): " + "; ".join(texts),
+        by_share([min(values) >= ALIKE for values in found.values() if values]),
+        f"at least {ALIKE:g} at every stop, for every seed",
+    )
+
+
+def _per_layer(rows: Rows, i: int) -> Spread:
+    return Spread.of(row["gains"][i] for row in rows)
+
+
+def _table(told: Told, first: Rows, last: Rows) -> Table:
+    body = [
+        (name, *(f"{_per_layer(rows, i):.2f}" if len(rows) else "–" for rows in (first, last)), _steps(first, i))
+        for i, name in enumerate(told.layers)
+    ]
+    caption = (
+        f"gain² when the first stop ({100 * told.densities[0]:g} %) and the last one ({100 * told.densities[-1]:g} %) were decided, mean ± sample standard "
+        "deviation over seeds, and the mean weights of timesteps 1 to T at the first."
+    )
+    return Table(("layer", "gain², first stop", "gain², last stop", "weights of timesteps"), body, caption, "Gains")
+
+
+def _steps(rows: Rows, layer: int) -> str:
+    weights = [row["steps"][layer] for row in rows]
+    return " ".join(f"{mean(step):.2f}" for step in zip(*weights, strict=True))
+
+
+def _plot(told: Told, rows: Rows) -> Plot:
+    places = {float(i): name for i, name in enumerate(told.layers)}
+    gain = Line("gain²", {place: [row["gains"][int(place)] for row in rows] for place in places})
+    panel = Panel([gain], "layer", "gain² at the first stop", names=places)
+    return Plot(
+        curves("gains", "Gain of each layer", [panel]), "gain² of each layer at the first stop, mean and deviation over seeds."
+    )
