@@ -10,6 +10,7 @@ from spikeprune.hold import hold
 from spikeprune.kernel import allocate, patterns, schedules, scores
 from spikeprune.masks import Masks, load, save
 from spikeprune.measure import measure
+from spikeprune.norms import recalibrate
 from spikeprune.pruner import Pruner, prune
 from spikeprune.report import Report, profile
 from spikeprune.stats import Need
@@ -33,6 +34,7 @@ __all__ = [
     "patterns",
     "profile",
     "prune",
+    "recalibrate",
     "save",
     "schedules",
     "scores",
