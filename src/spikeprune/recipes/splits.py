@@ -5,7 +5,7 @@ time first, batch by batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from spikeprune.data.find import places
 from spikeprune.recipes.tables import Data
 
 AUGMENT: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "auto_augment": augment.auto_augment,
     "crop": augment.crop,
     "flip": augment.flip,
     "cutout": augment.cutout,
@@ -32,6 +33,7 @@ class Part:
         x: images (N, C, H, W) as the network takes them; or frames (N, T, C, H, W), in float32, float16 or uint8.
         y: labels (N,).
         augment: what `augmented` does to a batch, by name and in order.
+        scale: mean and deviation that images were normalized by, each (C, 1, 1); None for pixels in [0, 1].
 
     Example:
         >>> part = Part(torch.zeros(5, 3, 2, 8, 8, dtype=torch.uint8), torch.arange(5))
@@ -42,6 +44,7 @@ class Part:
     x: Tensor
     y: Tensor
     augment: tuple[str, ...] = ()
+    scale: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, images: Images, device: torch.device) -> "Part":
@@ -58,8 +61,14 @@ class Part:
     def augmented(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Change a training batch at random, as the recipe has it."""
         for name in self.augment:
-            batch = AUGMENT[name](batch, generator)
+            batch = self._on_pixels(batch, generator) if name == "auto_augment" else AUGMENT[name](batch, generator)
         return batch
+
+    def _on_pixels(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """AutoAugment works on pixels in [0, 1]; the others set what is black or mean to zero, as the network sees it."""
+        mean, deviation = self.scale or (0.0, 1.0)
+        pixels = (batch * deviation + mean).clamp(0, 1)
+        return (augment.auto_augment(pixels, generator) - mean) / deviation
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ class Splits:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Splits":
         """Change the samples of all parts."""
-        return Splits(*(Part(change(part.x), part.y, part.augment) for part in (self.train, self.validation, self.test)))
+        return Splits(*(replace(part, x=change(part.x)) for part in (self.train, self.validation, self.test)))
 
 
 def opened(table: Data, timesteps: int, device: torch.device) -> tuple[DataSet | EventSet, Splits]:
@@ -100,6 +109,7 @@ def opened(table: Data, timesteps: int, device: torch.device) -> tuple[DataSet |
         DataError, StorageError: the data set is missing or wrong, or its frames cannot be cached.
     """
     found: DataSet | EventSet
+    scale = None
     if table.events:
         found = load_events(table.name)
         framing, cache = Framing(timesteps, table.by or "count", table.side), places(table.name)[-1] / "frames"
@@ -109,9 +119,9 @@ def opened(table: Data, timesteps: int, device: torch.device) -> tuple[DataSet |
         found = load(table.name)
         splits = Splits.of(found, table.validation, device).map(lambda x: F.pad(x, [table.pad] * 4))
         if table.normalize == "channel":
-            mean, deviation = statistics(splits.train.x)
+            mean, deviation = scale = statistics(splits.train.x)
             splits = splits.map(lambda x: (x - mean) / deviation)
-    augmented = Part(splits.train.x, splits.train.y, tuple(table.augment))
+    augmented = replace(splits.train, augment=tuple(table.augment), scale=scale)
     return found, Splits(augmented, splits.validation, splits.test)
 
 

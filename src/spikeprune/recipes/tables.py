@@ -11,7 +11,7 @@ from spikeprune.zoo.names import unknown
 
 LARGE = 1_000_000  # beyond it a number is a slip of the hand
 LATE = {"late": True}
-AugmentImages = Literal["crop", "flip", "cutout"]
+AugmentImages = Literal["auto_augment", "crop", "flip", "cutout"]
 AugmentFrames = Literal["flip_frames", "roll_frames"]
 
 

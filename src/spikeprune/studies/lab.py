@@ -5,7 +5,7 @@ result in any order, alone or after a kill.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -168,7 +168,7 @@ class Lab:
         train = self.splits.train
         generator = torch.Generator().manual_seed(draw(self.recipe.seed, *what))
         pick = torch.randperm(len(train.y), generator=generator)[:samples]
-        return Part(train.x[pick], train.y[pick], train.augment)
+        return replace(train, x=train.x[pick], y=train.y[pick])
 
 
 def _nothing(*_: int) -> None:

@@ -1,5 +1,7 @@
 """The parts of a data set, as a network takes them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -88,3 +90,15 @@ def test_the_name_of_an_augmentation_is_the_function():
     part = Part(x, torch.zeros(2), ("roll_frames", "flip_frames"))
     changed = part.augmented(x, torch.Generator().manual_seed(0))
     assert torch.allclose(changed.sum((2, 3, 4)), x.sum((2, 3, 4)))
+
+
+def test_auto_augment_sees_pixels_whatever_the_network_is_given():
+    """It works on pixels in [0, 1]; normalization is undone before and done again after."""
+    pixels, generators = torch.rand(8, 3, 8, 8), [torch.Generator().manual_seed(0) for _ in range(2)]
+    mean, deviation = statistics(pixels)
+    plain = Part(pixels, torch.arange(8), ("auto_augment",))
+    scaled = replace(plain, x=(pixels - mean) / deviation, scale=(mean, deviation))
+    bright, seen = (part.augmented(part.x, generator) for part, generator in zip((plain, scaled), generators, strict=True))
+    assert not torch.equal(bright, pixels)
+    # A pixel between two bytes may round to either on its way back.
+    torch.testing.assert_close(seen * deviation + mean, bright, rtol=0, atol=2 / 255)
