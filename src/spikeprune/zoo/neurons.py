@@ -6,24 +6,15 @@ from typing import Any, Literal
 from torch import nn
 
 from spikeprune.errors import MissingExtra, RecipeError
+from spikeprune.zoo.fused import SURROGATES, FusedIF, FusedLIF
 from spikeprune.zoo.names import unknown
 
 try:
-    from spikingjelly.activation_based import neuron, surrogate
+    from spikingjelly.activation_based.neuron import ParametricLIFNode
 except ImportError as error:
     raise MissingExtra.of("spikingjelly", "spikingjelly", "the deep networks") from error
 
-KINDS = {"if": neuron.IFNode, "lif": neuron.LIFNode, "plif": neuron.ParametricLIFNode}
-# Those that SpikingJelly 2.0 runs in one fused kernel; its others take a loop over timesteps on CUDA too.
-SURROGATES = {
-    "atan": surrogate.ATan,
-    "erf": surrogate.Erf,
-    "piecewise_exp": surrogate.PiecewiseExp,
-    "piecewise_quadratic": surrogate.PiecewiseQuadratic,
-    "sigmoid": surrogate.Sigmoid,
-    "soft_sign": surrogate.SoftSign,
-    "super_spike": surrogate.SuperSpike,
-}
+KINDS = {"if": FusedIF, "lif": FusedLIF, "plif": ParametricLIFNode}
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,8 @@ class Neuron:
         hard reset                  v[t] = h[t] (1 - s[t])
         soft reset                  v[t] = h[t] - threshold s[t]
 
-    There is no choice of backend: SpikingJelly 2.0 takes its CUDA or Triton kernels wherever the tensors lie on a GPU.
+    There is no choice of backend: SpikingJelly 2.0 takes its CUDA or Triton kernels wherever the tensors lie on a GPU, and on the
+    CPU "if" and "lif" take a native kernel if llvmlite is installed (the extra `runtime`); see `spikeprune.zoo.fused`.
 
     Attributes:
         kind: "if"; "lif"; or "plif", whose tau is learned, one a layer.

@@ -18,13 +18,13 @@ def vgg9(**options):
 
 def test_a_neuron_is_built_as_told():
     node = zoo.Neuron("lif", tau=4, threshold=0.5, reset="soft", surrogate="sigmoid", decay_input=False).build()
-    assert type(node) is neuron.LIFNode
+    assert isinstance(node, neuron.LIFNode)
     assert (node.tau, node.v_threshold, node.v_reset, node.detach_reset, node.decay_input) == (4.0, 0.5, None, True, False)
     # h = v / tau' + x with v' = v (1 - 1/4): 0.4, then 0.3 + 0.4 = 0.7 fires and leaves 0.2, then 0.15 + 0.4 = 0.55.
     spikes = node(torch.full((3, 1, 1), 0.4)).flatten()
     assert spikes.tolist() == [0.0, 1.0, 1.0]
     hard = zoo.Neuron("if", threshold=0.5).build()
-    assert type(hard) is neuron.IFNode
+    assert isinstance(hard, neuron.IFNode)
     assert (hard.v_reset, hard.step_mode) == (0.0, "m")
     assert float(zoo.Neuron("plif", tau=4).build().w.sigmoid().detach()) == pytest.approx(0.25)
 

@@ -1,0 +1,95 @@
+"""Native code without a compiler: LLVM code, written in Python, becomes machine code in the process, once a key.
+
+llvmlite is optional (the extra `runtime`). Whoever compiles asks `available` first and has another way.
+"""
+
+import ctypes
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from spikeprune.errors import MissingExtra
+
+try:
+    import llvmlite.binding as llvm
+    from llvmlite import ir
+except ImportError:
+    llvm = ir = None
+
+__all__ = ["Function", "available", "compiled", "ir"]
+
+Function = Callable[..., None]
+
+_lock = threading.Lock()
+_functions: dict[Hashable, Function] = {}
+_kept: list[Any] = []  # LLVM frees the code with its engine
+
+
+def available() -> bool:
+    """Whether llvmlite is installed, so that `compiled` works.
+
+    Example:
+        >>> available()
+        True
+    """
+    return llvm is not None
+
+
+def compiled(key: Hashable, write: Callable[[Any], None]) -> Function:
+    """Return the function that `write` puts into an empty `llvmlite.ir.Module`, compiled at the first call with this key.
+
+    It takes addresses, 64-bit integers and floats as Python numbers, returns nothing, and runs without the interpreter's lock.
+
+    Args:
+        key: what tells this function from all others of the process.
+        write: adds one function, which returns nothing, to the module that it is given.
+
+    Raises:
+        MissingExtra: llvmlite is not installed.
+
+    Example:
+        >>> def write(module):
+        ...     kind = ir.FunctionType(ir.VoidType(), [ir.FloatType().as_pointer(), ir.FloatType()])
+        ...     function = ir.Function(module, kind, "put")
+        ...     code = ir.IRBuilder(function.append_basic_block())
+        ...     code.store(function.args[1], function.args[0])
+        ...     code.ret_void()
+        >>> place = ctypes.c_float()
+        >>> compiled("put", write)(ctypes.addressof(place), 0.5)
+        >>> place.value
+        0.5
+    """
+    if (function := _functions.get(key)) is None:
+        if not available():
+            raise MissingExtra.of("llvmlite", "runtime", "native code")
+        with _lock:
+            if (function := _functions.get(key)) is None:
+                function = _functions[key] = _compile(write)
+    return function
+
+
+def _compile(write: Callable[[Any], None]) -> Function:
+    module = ir.Module()
+    write(module)
+    (function,) = (f for f in module.functions if not f.is_declaration)
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    features = llvm.get_host_cpu_features().flatten()
+    target = llvm.Target.from_default_triple().create_target_machine(llvm.get_host_cpu_name(), features, opt=3)
+    code = llvm.parse_assembly(str(module))
+    code.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = True
+    passes = llvm.create_pass_builder(target, tuning)
+    passes.getModulePassManager().run(code, passes)
+    engine = llvm.create_mcjit_compiler(code, target)
+    engine.finalize_object()
+    _kept.append(engine)
+    kinds = [_ctype(argument.type) for argument in function.args]
+    return ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(function.name))
+
+
+def _ctype(kind: Any) -> Any:
+    if isinstance(kind, ir.PointerType):
+        return ctypes.c_void_p
+    return ctypes.c_float if isinstance(kind, ir.FloatType) else ctypes.c_int64
