@@ -32,7 +32,7 @@ class Settings:
 
     overrides: tuple[str, ...] = ()
     densities: tuple[float, ...] = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
-    batches: int = 60
+    batches: int = 200
     contenders: tuple[str, ...] = (*MAIN, *CONTROLS, *READINGS)
     scratch: tuple[str, ...] = ("snip", "set", "rigl")
     scratch_densities: tuple[float, ...] = (0.05,)
@@ -49,7 +49,7 @@ class Settings:
 
 FULL = Settings()
 # Few recordings, so that more would be retraining by rote.
-EVENTS = Settings(batches=30, contenders=(*MAIN, *CONTROLS))
+EVENTS = Settings(batches=80)
 QUICK = Settings(
     overrides=(
         "data.validation=500",
