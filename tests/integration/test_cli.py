@@ -7,6 +7,11 @@ import pytest
 
 from spikeprune import cli
 from spikeprune.recipes.methods import METHODS
+from spikeprune.report.page import Claim, Section
+from spikeprune.studies.cqp import study as cqp
+from spikeprune.studies.rows import Rows
+from spikeprune.studies.slamp import study as slamp
+from spikeprune.studies.study import Study
 
 
 @pytest.fixture
@@ -130,3 +135,52 @@ def test_a_full_disk_is_one_message_and_leaves_earlier_files_intact(tiny, tmp_pa
     assert "Traceback" not in full.stderr
     assert {f: f.read_bytes() for f in before} == before
     assert not list((tmp_path / "runs").rglob("*.part"))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What studies are called with; none is run."""
+    calls = []
+
+    def run(data, path, **options):
+        options.pop("watch")
+        calls.append((data, str(path), options))
+        return Study("t", "", [Section("a", "A", claims=[Claim("it holds", "9", "8", "partly", "rule")])], {}, Rows([]))
+
+    for module in (cqp, slamp):
+        monkeypatch.setattr(module, "run", run)
+    return calls
+
+
+@pytest.mark.parametrize("extra", [["--net", "vgg16"], ["net.width=0.25"]])
+def test_the_study_of_a_fixed_network_takes_no_other(call, asked, extra):
+    status, _, err = call("study", "cqp", "--quick", *extra)
+    assert status == 1
+    assert "takes no --net and no key=value" in " ".join(err.split())
+    assert asked == []
+
+
+def test_a_study_without_changes_is_given_none(call, asked):
+    assert call("study", "cqp", "--data", "mnist", "--seeds", 2)[0] == 0
+    assert call("study", "slamp", "--quick", "--fresh")[0] == 0
+    assert asked == [
+        ("mnist", "runs/study-cqp-mnist", {"seeds": 2, "quick": False, "fresh": False}),
+        ("fashion-sample", "runs/study-slamp-fashion-sample-quick", {"seeds": 1, "quick": True, "fresh": True, "overrides": []}),
+    ]
+
+
+def test_a_study_of_another_network_has_a_folder_of_its_own(call, asked):
+    status, out, _ = call("study", "slamp", "net.width=0.25", "train.epochs=2", "--data", "cifar10", "--net", "vgg16")
+    assert status == 0
+    ((data, path, options),) = asked
+    assert (data, options["seeds"]) == ("cifar10", 3)
+    assert options["overrides"] == ["net.name=vgg16", "net.width=0.25", "train.epochs=2"]
+    assert path == "runs/study-slamp-cifar10-net.name=vgg16-net.width=0.25-train.epochs=2"
+    assert all(word in out for word in ("it holds", "partly", f"{path}/report.html"))
+
+
+def test_a_study_needs_data_unless_it_is_quick(call, asked):
+    status, _, err = call("study", "slamp")
+    assert status == 1
+    assert "name the data with --data: fashion-mnist, nmnist-1k" in " ".join(err.split())
+    assert asked == []

@@ -1,4 +1,4 @@
-"""The study of the CQP paper in its quick form, from untrained network to report, killed and gone on with."""
+"""The studies in their quick forms, from untrained network to report, killed and gone on with."""
 
 import json
 import sys
@@ -11,8 +11,10 @@ from spikeprune.errors import MeasureError, MissingExtra, RecipeError, StorageEr
 from spikeprune.studies.cqp import study
 from spikeprune.studies.cqp.settings import QUICK
 from spikeprune.studies.rows import Rows
+from spikeprune.studies.slamp import study as slamp
+from spikeprune.studies.slamp.settings import QUICK as SLAMP_QUICK
 
-pytestmark = pytest.mark.timeout(900)  # the first test runs the study
+pytestmark = pytest.mark.timeout(900)  # the first test of a study runs it
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +179,82 @@ def test_rows_of_several_seeds_give_a_spread(done):
 
 def section_text(section):
     return " ".join(cell for table in section.tables for row in table.rows for cell in row)
+
+
+@pytest.fixture(scope="module")
+def slamped(folder):
+    return slamp.run("fashion-sample", folder / "slamp", seeds=1, quick=True)
+
+
+def test_slamp_every_trial_is_done_and_every_section_is_there(slamped):
+    assert len(slamped.rows) == len(slamp.trials(SLAMP_QUICK)) == 1 + len(SLAMP_QUICK.contenders) + 1
+    assert [section.anchor for section in slamped.sections] == ["accuracy", "gains", "causes", "cost", "layers", "scratch"]
+    assert all(section.plots for section in slamped.sections[:-1])
+    for row in slamped.rows.where(part="sweep"):
+        assert [stop["density"] for stop in row["stops"]] == list(SLAMP_QUICK.densities)
+        assert all(stop["revived"] == 0 for stop in row["stops"])
+        assert [stop["weights"] for stop in row["stops"]] == pytest.approx(SLAMP_QUICK.densities, abs=1e-4)
+
+
+def test_slamp_alike_contenders_are_alike_and_others_differ(slamped):
+    """At T = 1 all gains are 1; here they differ, and so do the densities of layers that follow from them."""
+    stops = {row["method"]: row["stops"] for row in slamped.rows.where(part="sweep")}
+    assert max(stops["slamp"][0]["gains"]) > 1.05
+    assert stops["slamp"][0]["layers"] != stops["lamp"][0]["layers"] != stops["erk"][0]["layers"]
+
+
+def test_slamp_report_is_whole(slamped, folder):
+    page, text = ((folder / "slamp" / f"report.{kind}").read_text() for kind in ("html", "md"))
+    data = json.loads((folder / "slamp" / "report.json").read_text())
+    assert page.count("<svg") == sum(len(section.plots) for section in slamped.sections)
+    assert page.count("</html>") == 1
+    for section in slamped.sections:
+        assert f'id="{section.anchor}"' in page
+        assert f"## {section.title}\n" in text
+    assert data["facts"]["command"] == "OMP_NUM_THREADS=1 spikeprune study slamp --data fashion-sample --seeds 1 --quick"
+    assert len(data["rows"]) == len(slamped.rows)
+    assert [claim["verdict"] for claim in data["claims"]] == [c.verdict for s in slamped.sections for c in s.claims]
+
+
+def test_slamp_a_killed_study_goes_on_and_ends_with_the_same_report(slamped, folder, monkeypatch):
+    reports = [folder / "slamp" / f"report.{kind}" for kind in ("html", "md", "json")]
+    before = [report.read_text() for report in reports]
+    ran = []
+    plain = slamp.chains.__globals__["chain"]
+    monkeypatch.setitem(slamp.chains.__globals__, "chain", lambda *args: ran.append(args[1]) or plain(*args))
+    slamp.run("fashion-sample", folder / "slamp", seeds=1, quick=True)
+    assert ran == []
+    assert [report.read_text() for report in reports] == before
+
+    file = folder / "slamp" / "trials.jsonl"
+    lines = file.read_text().splitlines()
+    keep = [line for line in lines if '"erk"' not in line]
+    assert len(keep) == len(lines) - 1
+    file.write_text("\n".join(keep) + "\n" + lines[-1][:40])  # killed in the middle of a line
+    again = slamp.run("fashion-sample", folder / "slamp", seeds=1, quick=True)
+    assert len(ran) == 1
+    assert numbers(again.rows) == numbers(slamped.rows)
+    assert again.sections == slamped.sections
+
+
+def test_slamp_another_network_or_data_set_in_the_folder_is_refused(slamped, folder):
+    for data, overrides in (("fashion-sample", ["net.timesteps=3"]), ("fashion-mnist", [])):
+        with pytest.raises(StorageError, match=r"they differ in .*(overrides|data)"):
+            slamp.run(data, folder / "slamp", seeds=1, quick=True, overrides=overrides)
+
+
+def test_slamp_the_command_in_the_report_is_one_to_paste(slamped, folder):
+    known = slamp.told(
+        "fashion-sample",
+        SLAMP_QUICK,
+        [slamp_lab(folder)],
+        list(slamped.rows),
+        quick=False,
+        overrides=["train.augment=['crop', 'flip']"],
+    )
+    assert known.facts["command"].endswith("""--seeds 1 'train.augment=['"'"'crop'"'"', '"'"'flip'"'"']'""")
+    assert "test samples" in known.facts["data"]
+
+
+def slamp_lab(folder):
+    return slamp.Lab(SLAMP_QUICK.recipe("fashion-sample", 0, ()), folder / "slamp" / "seed-0", slamp.Silent())

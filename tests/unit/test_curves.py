@@ -149,6 +149,15 @@ def test_ticks_stand_at_the_points_and_numbers_apart(figures):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["70", "80", "97", "", "99"]
 
 
+def test_stops_are_named_in_place_of_their_numbers(figures):
+    line = Line("a", {0.0: [1.0], 1.0: [2.0], 2.0: [3.0]})
+    drawn = curves("a", "t", [Panel([line], "density", "y", names={0.0: "50 %", 1.0: "20 %"})])
+    axes = figures[0].axes[0]
+    assert axes.get_xticks().tolist() == [0.0, 1.0, 2.0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["50 %", "20 %", "2"]
+    assert {"50 %", "20 %"} <= set(texts(drawn))
+
+
 def test_many_points_become_a_band(figures):
     curves("a", "t", [Panel([Line("a", {x: [1.0, 2.0] for x in range(40)})], "epoch", "y")])
     assert not figures[0].axes[0].containers

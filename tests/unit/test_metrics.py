@@ -7,7 +7,7 @@ from torch import nn
 
 from small_nets import jelly, lively, noise, spikes
 from spikeprune.measure import Need, measure
-from spikeprune.metrics import HOROWITZ_45NM, NEEDS, EnergyTable, LayerCost, costs, layer_cost, synops
+from spikeprune.metrics import HOROWITZ_45NM, NEEDS, Connectivity, EnergyTable, LayerCost, connectivity, costs, layer_cost, synops
 from spikeprune.view.layer import Layer, Layout
 from spikeprune.view.model_view import model_view
 
@@ -102,3 +102,44 @@ def test_borders_count_the_synapses_that_exist():
 def test_wrapped_borders_count_every_position(mode):
     module = layer.Conv2d(2, 3, 3, padding=1, padding_mode=mode)
     assert cost_of(lively(module), torch.ones(1, 2, 4, 4)).operations == 4 * 4 * 3 * 2 * 9
+
+
+def counted(module, x):
+    """Count the pairs of an input and an output that a weight joins: the derivatives of a sample's outputs that are not zero."""
+    derivative = torch.autograd.functional.jacobian(lambda one: module(one).flatten(), x)
+    return int((derivative != 0).sum())
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Conv2d(2, 3, 3, padding=1, bias=False), (1, 2, 5, 4)),
+        (nn.Conv2d(2, 3, 3, bias=False), (1, 2, 5, 4)),
+        (nn.Conv2d(2, 3, 3, padding=1, stride=2, bias=False), (1, 2, 5, 5)),
+        (nn.Conv2d(4, 6, (3, 2), padding=(1, 0), groups=2, bias=False), (1, 4, 4, 5)),
+        (nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, bias=False), (1, 4, 6, 6)),
+        (nn.Conv1d(2, 2, 5, padding=2, bias=False), (1, 2, 3)),
+        (nn.Linear(4, 5, bias=False), (1, 4)),
+    ],
+)
+def test_connectivity_counts_every_synapse_once(module, shape):
+    x, weight = torch.ones(shape), module.weight
+    with torch.no_grad():
+        weight.copy_(0.5 + noise(*weight.shape))
+    synapses = counted(module, x)
+    with torch.no_grad():
+        weight[noise(*weight.shape, seed=1) < 0.4] = 0.0
+    view = model_view(module, x, spiking=False)
+    found = connectivity(view, measure(view, [x], {Need.INPUT_COUNT}))
+    alive = int((weight != 0).sum())
+    assert 0 < alive < weight.numel()
+    assert found == Connectivity(weight.numel(), alive, synapses, counted(module, x))
+    assert (found.by_weight, found.unrolled) == (alive / weight.numel(), found.alive / synapses)
+
+
+def test_connectivity_adds_layers_and_does_not_depend_on_what_was_seen():
+    view = model_view(jelly(), noise(4, 2, 6))
+    with torch.no_grad():
+        view.layers[0].weight[0] = 0.0
+    seen, silent = (connectivity(view, measure(view, [x], {Need.INPUT_COUNT})) for x in (spikes(4, 2, 6), torch.zeros(4, 2, 6)))
+    assert seen == silent == Connectivity(45, 39, 45, 39)

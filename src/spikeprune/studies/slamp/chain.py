@@ -1,6 +1,7 @@
 """One contender on its way down the densities: prune, retrain, measure, go on from there."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,11 +81,20 @@ def retrain(lab: Lab, bench: Bench, masks: Masks, stop: int, batches: int) -> No
     optimizer = bench.optimizer(table)
     with hold(optimizer, bench.view, masks):
         clip_gradients(optimizer, table.clip)
-        part, seed = lab.some(batches * table.batch, "tune-on", stop), draw(lab.recipe.seed, "tune", stop)
-        before = falling(optimizer, table.lr, batches)
-        epoch(bench, optimizer, part, batch=table.batch, seed=seed, before=before, after=_nothing)
+        rate, done = falling(optimizer, table.lr, batches), 0
+        while done < batches:  # in several rounds where there are fewer samples
+            what = (stop, done) if done else (stop,)
+            part, seed = lab.some((batches - done) * table.batch, "tune-on", *what), draw(lab.recipe.seed, "tune", *what)
+            before = partial(_shifted, rate, done)
+            epoch(bench, optimizer, part, batch=table.batch, seed=seed, before=before, after=_nothing)
+            done += -(-len(part.y) // table.batch)
     recalibrate(bench.view, lab.for_norms)
     bench.view.reset()
+
+
+def _shifted(rate: Callable[[int], None], done: int, step: int) -> None:
+    """Set the learning rate of a step that comes after so many of earlier rounds."""
+    rate(done + step)
 
 
 def falling(optimizer: Optimizer, lr: float, steps: int) -> Callable[[int], None]:

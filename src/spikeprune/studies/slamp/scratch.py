@@ -1,4 +1,4 @@
-"""Networks that are sparse from the start: SNIP, SET and RigL, trained as long as the dense network and a whole chain together."""
+"""Networks that are sparse from the start: SNIP, SET and RigL, trained with as many samples as the dense network and a whole chain together."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,7 +31,8 @@ def scratch(settings: Settings) -> Iterator[Trial]:
 def trained(lab: Lab, name: str, density: float, settings: Settings) -> Mapping[str, Any]:
     """Prune the untrained network, train it under hold with the dense network's recipe, and measure it."""
     bench, table, seed = lab.untrained(), lab.recipe.train, lab.recipe.seed
-    batches = table.epochs * lab.steps + len(settings.densities) * settings.batches
+    batches = table.epochs * lab.steps + retrained(lab, settings) // table.batch
+    recalibrate(bench.view, lab.for_norms)  # or the norms of an untrained network pass neither spikes nor gradients
     method, schedule = plan(name, 1 - density, batches, settings.updates, seed)
     pruner = Pruner(bench.view, method, schedule, calibration=lab.calibration[:1], loss_fn=loss_fn)
     optimizer = bench.optimizer(table)
@@ -54,15 +55,21 @@ def trained(lab: Lab, name: str, density: float, settings: Settings) -> Mapping[
     return {**measured(lab, bench, pruner.masks), "batches": done}
 
 
+def retrained(lab: Lab, settings: Settings) -> int:
+    """Count the samples that a whole chain is retrained with."""
+    return len(settings.densities) * settings.batches * lab.recipe.prune.batch
+
+
 def plan(name: str, sparsity: float, batches: int, updates: int, seed: int) -> tuple[Method, Schedule]:
     """Give a method that starts from nothing, and when it acts: SNIP once, sparse training over and over."""
     stop = round(EXCHANGED * batches)
     exchanges = every(sparsity, max(1, stop // updates), stop=stop)
-    if name == "snip":
-        return SNIP(), once(sparsity)
-    if name == "set":
-        return SET(seed=draw(seed, "random")), exchanges
-    return RigL(seed=draw(seed, "random"), stop=stop), exchanges
+    found: dict[str, tuple[Method, Schedule]] = {
+        "snip": (SNIP(), once(sparsity)),
+        "set": (SET(seed=draw(seed, "random")), exchanges),
+        "rigl": (RigL(seed=draw(seed, "random"), stop=stop), exchanges),
+    }
+    return found[name]
 
 
 def _nothing(*_: object) -> None:

@@ -1,6 +1,7 @@
 """The whole study: its trials in order, its report, and how it survives being killed."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,11 @@ from spikeprune.studies.study import Study, training_minutes
 from spikeprune.studies.trial import Trial, conduct
 
 TITLE = "SLAMP, what a gain over time is worth"
+DECIDED = (
+    "seed", "data.name", "method", "baselines",
+    "prune.layers", "prune.pattern", "prune.stages", "prune.epochs", "prune.decay", "prune.warmup",
+)  # fmt: skip
+"""Keys of a recipe that the study sets itself, or does not read."""
 PAPER = "Wang, Ye, Ouyang, Spiking Layer-Adaptive Magnitude-based Pruning, 2026, arXiv:2603.14946."
 
 
@@ -46,12 +52,13 @@ def run(
         overrides: of the recipe: "net.name=vgg16", "net.width=0.25".
 
     Raises:
-        RecipeError: a data set that the study has no recipe for, or an impossible override.
+        RecipeError: a data set that the study has no recipe for, or an override that is impossible or not the user's to make.
         StorageError: the folder holds another study, or cannot be written.
         MeasureError: trials failed; told once all others are done, and tried again the next time.
     """
     if data not in RECIPES:
         raise RecipeError(f"the study runs on {', '.join(RECIPES)}, not on {data!r}.")
+    _refuse_decided(overrides)
     settings, folder, watch = settings_of(data, quick), Path(path), watch or Silent()
     asked = {"study": "slamp", "data": data, "quick": quick, "overrides": list(overrides), **settings.fixed()}
     recipes = [settings.recipe(data, seed, tuple(overrides)) for seed in range(seeds)]  # fail before the folder is made
@@ -63,6 +70,16 @@ def run(
     study = told(data, settings, labs, rows, quick=quick, overrides=overrides)
     study.write(folder)
     return study
+
+
+def _refuse_decided(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key in DECIDED or key.startswith("method."):
+            raise RecipeError(
+                f"the study decides {key} itself, so {override!r} would change nothing or make contenders unequal. Leave it out; "
+                "net.*, train.* and the optimizer and batches of prune.* are yours."
+            )
 
 
 def trials(settings: Settings) -> list[Trial]:
@@ -79,7 +96,7 @@ def told(
     names = tuple(layer.name for layer in view.layers)
     known = Told(flat(rows), settings.densities, names, tuple(view.neurons), view.timesteps)
     facts = _facts(data, settings, labs, rows)
-    options = "".join(f" {text}" for text in overrides) + " --quick" * quick
+    options = "".join(f" {shlex.quote(text)}" for text in overrides) + " --quick" * quick
     facts["command"] = f"OMP_NUM_THREADS={facts.pop('threads')} spikeprune study slamp --data {data} --seeds {len(labs)}{options}"
     intro = f"{PAPER} Measured on {data} with {facts['network']}; seeds {facts['seeds']}. Its abstract alone was at hand, so every equation is inferred."
     sections = [section for make in SECTIONS if (section := make(known)) is not None]

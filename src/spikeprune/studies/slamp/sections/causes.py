@@ -1,11 +1,10 @@
 """Where a lead comes from: controls that take the gain apart, and the other readings of it."""
 
-from spikeprune.report.curves import Panel, curves
+from spikeprune.report.curves import Panel
 from spikeprune.report.page import Claim, Plot, Section
 from spikeprune.report.tables import Table
 from spikeprune.studies.slamp.contenders import ABOUT, CONTROLS, READINGS
-from spikeprune.studies.slamp.sections.accuracy import SPARSE
-from spikeprune.studies.slamp.sections.words import BEYOND, SAME, Told, ahead, at, by_share, cell, lead, line
+from spikeprune.studies.slamp.sections.words import SAME, Told, above, at, cell, drawn, line
 
 
 def causes(told: Told) -> Section | None:
@@ -13,7 +12,7 @@ def causes(told: Told) -> Section | None:
     controls, readings = told.asked(CONTROLS), told.asked(READINGS)
     if not controls and not readings:
         return None
-    plots = [_plot(told, f"causes-{i}", names) for i, names in enumerate((controls, readings)) if names]
+    plots = [plot for i, names in enumerate((controls, readings)) if names for plot in _plots(told, f"causes-{i}", names)]
     return Section(
         "causes",
         "Where it comes from, and the other readings",
@@ -40,16 +39,7 @@ def _claims(told: Told, controls: list[str], readings: list[str]) -> list[Claim]
 
 
 def _over(told: Told, ours: str, theirs: str, text: str) -> Claim:
-    rows = told.sweep
-    shared = [d for d in told.densities if d <= SPARSE and all(len(at(rows, name, d)) for name in (ours, theirs))]
-    gaps = {d: lead(rows, ours, theirs, d) for d in shared}
-    return Claim(
-        text,
-        "not said",
-        "; ".join(f"{100 * d:g} %: {found:+.2f}" for d, found in gaps.items()),
-        by_share([ahead(found) for found in gaps.values()]),
-        f"{ABOUT[ours]} less {ABOUT[theirs]}, in points, is above 0, and {BEYOND}, at every density of {100 * SPARSE:g} % and less",
-    )
+    return above(told, ours, theirs, text, "not said")
 
 
 def _table(told: Told, names: tuple[str, ...]) -> Table:
@@ -58,10 +48,8 @@ def _table(told: Told, names: tuple[str, ...]) -> Table:
     return Table(titles, body, f"Top-1 accuracy in percent at each density. {SAME}", "Controls and readings")
 
 
-def _plot(told: Told, name: str, names: list[str]) -> Plot:
+def _plots(told: Told, name: str, names: list[str]) -> list[Plot]:
     lines = [found for method in ("slamp", "lamp", *names) if (found := line(told, method, "accuracy"))]
     panel = Panel(lines, "density of all layers", "top-1 accuracy %", names=told.stops)
-    return Plot(
-        curves(name, "Accuracy of controls and readings", [panel]),
-        "Top-1 accuracy at every stop, mean and deviation over seeds; points are set side by side.",
-    )
+    words = "Top-1 accuracy at every stop, mean and deviation over seeds; points are set side by side."
+    return drawn(name, "Accuracy of controls and readings", panel, words)

@@ -2,18 +2,20 @@
 
 from statistics import mean
 
-from spikeprune.report.curves import Line, Panel, curves
+from spikeprune.report.curves import Line, Panel
 from spikeprune.report.findings import Spread
 from spikeprune.report.page import Claim, Plot, Section
 from spikeprune.report.tables import Table
 from spikeprune.studies.rows import Rows
-from spikeprune.studies.slamp.sections.words import Told, at, by_share
+from spikeprune.studies.slamp.sections.words import Told, at, by_share, drawn
 
 ALIKE = 0.05  # spread of the gains below which the method is LAMP in all but name
 
 
-def gains(told: Told) -> Section:
+def gains(told: Told) -> Section | None:
     """Show gain^2 and the weights of timesteps, by layer."""
+    if "slamp" not in told.asked(["slamp"]):
+        return None
     first, last = (at(told.sweep, "slamp", density) for density in (told.densities[0], told.densities[-1]))
     return Section(
         "gains",
@@ -24,7 +26,7 @@ def gains(told: Told) -> Section:
             "layer's LAMP scores, so only differences between layers matter. A readout keeps no trace and has gain 1."
         ],
         tables=[_table(told, first, last)],
-        plots=[_plot(told, first)],
+        plots=_plots(told, first),
     )
 
 
@@ -39,15 +41,17 @@ def spread(values: list[float]) -> float:
 
 
 def _claim(told: Told) -> Claim:
-    found = {d: [spread(row["gains"]) for row in at(told.sweep, "slamp", d)] for d in told.densities}
-    hidden = {d: [spread(row["gains"][:-1]) for row in at(told.sweep, "slamp", d)] for d in told.densities}
-    texts = [f"{100 * d:g} %: {Spread.of(values):.2f} ({Spread.of(hidden[d]):.2f})" for d, values in found.items() if values]
+    found = {d: [row["gains"] for row in at(told.sweep, "slamp", d)] for d in told.densities}
+    found = {density: made for density, made in found.items() if made}
+    apart = {density: [spread(gains) for gains in made] for density, made in found.items()}
+    hidden = {density: Spread.of(spread(gains[:-1] or gains) for gains in made) for density, made in found.items()}
+    texts = [f"{100 * d:g} %: {Spread.of(values):.2f} ({hidden[d]:.2f})" for d, values in apart.items()]
     return Claim(
         "The gains differ between layers, so that the method is more than LAMP",
         "no number is known",
         "largest over smallest, less one (in brackets without the last layer): " + "; ".join(texts),
-        by_share([min(values) >= ALIKE for values in found.values() if values]),
-        f"at least {ALIKE:g} at every stop, for every seed",
+        by_share([min(values) >= ALIKE for values in apart.values()]),
+        f"at least {ALIKE:g} over all layers, the last one too, at every stop and for every seed",
     )
 
 
@@ -72,10 +76,8 @@ def _steps(rows: Rows, layer: int) -> str:
     return " ".join(f"{mean(step):.2f}" for step in zip(*weights, strict=True))
 
 
-def _plot(told: Told, rows: Rows) -> Plot:
+def _plots(told: Told, rows: Rows) -> list[Plot]:
     places = {float(i): name for i, name in enumerate(told.layers)}
-    gain = Line("gain²", {place: [row["gains"][int(place)] for row in rows] for place in places})
-    panel = Panel([gain], "layer", "gain² at the first stop", names=places)
-    return Plot(
-        curves("gains", "Gain of each layer", [panel]), "gain² of each layer at the first stop, mean and deviation over seeds."
-    )
+    lines = [Line("gain²", {place: [row["gains"][int(place)] for row in rows] for place in places})] if len(rows) else []
+    panel = Panel(lines, "layer", "gain² at the first stop", names=places)
+    return drawn("gains", "Gain of each layer", panel, "gain² of each layer at the first stop, mean and deviation over seeds.")

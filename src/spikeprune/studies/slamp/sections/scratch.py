@@ -2,13 +2,13 @@
 
 from spikeprune.report.page import Section
 from spikeprune.report.tables import Table
-from spikeprune.studies.slamp.sections.words import SAME, Told, at, cell
+from spikeprune.studies.slamp.sections.words import Told, at, cell
 
 NAMES = {"snip": "SNIP, at initialisation", "set": "SET, sparse training", "rigl": "RigL, sparse training"}
 
 
 def scratch(told: Told) -> Section | None:
-    """Compare them at equal density and equal batches of training."""
+    """Compare them at equal density, and as many samples of training."""
     rows = told.rows.where(part="scratch")
     if not len(rows):
         return None
@@ -20,7 +20,7 @@ def scratch(told: Told) -> Section | None:
             body.append((f"{100 * density:g} %", label, *(cell(found, key, ".2f") for key in ("accuracy", "top5", "unrolled"))))
     titles = ("density", "contender", "top-1 %", "top-5 %", "unrolled %")
     caption = (
-        f"{SAME} Those that start sparse train as many batches as the dense network and a whole chain of stops together, so more than a chain "
-        "that has only come to this density."
+        "Mean ± sample standard deviation over seeds. Those that start sparse begin where the dense network began, and train on as many samples as it and "
+        "a whole chain of stops together, so more than a chain that has only come to this density. All recalibrate their norms alike."
     )
     return Section("scratch", "Sparse from the start", tables=[Table(titles, body, caption, "Sparse from the start")])

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spikeprune.errors import MeasureError
-from spikeprune.report.curves import Line
+from spikeprune.report.curves import Line, Panel, curves
 from spikeprune.report.findings import Spread, gap
-from spikeprune.report.page import Verdict
+from spikeprune.report.page import Claim, Plot, Verdict
 from spikeprune.studies.rows import Rows
 from spikeprune.studies.slamp.contenders import ABOUT
 
+SPARSE = 0.2  # densities up to this one are those that claims about accuracy rest on
 BEYOND = "the mean over seeds is larger than its sample standard deviation (of one seed: larger than 0)"
 SAME = (
     "Mean ± sample standard deviation over seeds; differences are taken seed by seed. All contenders have the same dense networks, stops, "
@@ -80,17 +80,32 @@ def cell(rows: Rows, name: str, spec: str = ".1f", factor: float = 100.0) -> str
     return f"{rows.spread(name, factor):{spec}}" if len(rows) else "–"
 
 
-def lead(rows: Rows, ours: str, theirs: str, density: float, name: str = "accuracy", factor: float = 100.0) -> Spread:
-    """Take the difference of two contenders at a density, seed by seed.
+def seeds(rows: Rows, name: str, factor: float = 1.0) -> dict[int, float]:
+    """Give one number a seed; none where nothing was measured."""
+    return rows.by_seed(name, factor) if len(rows) else {}
 
-    Raises:
-        MeasureError: they share no seed there.
-    """
-    pair = [at(rows, method, density) for method in (ours, theirs)]
-    found = gap(*(part.by_seed(name, factor) for part in pair)) if all(map(len, pair)) else None
-    if found is None:
-        raise MeasureError(f"{ours} and {theirs} share no seed at a density of {density}.")
+
+def leads(told: Told, ours: str, theirs: str) -> dict[float, Spread]:
+    """Take the difference of two contenders' accuracies in points, seed by seed, at every density where they share a seed."""
+    found = {}
+    for density in told.densities:
+        own, other = (seeds(at(told.sweep, name, density), "accuracy", 100.0) for name in (ours, theirs))
+        if (difference := gap(own, other)) is not None:
+            found[density] = difference
     return found
+
+
+def above(told: Told, ours: str, theirs: str, text: str, paper: str) -> Claim:
+    """Claim that one contender is above another, and judge it where both could be pruned to."""
+    gaps = {density: found for density, found in leads(told, ours, theirs).items() if density <= SPARSE}
+    return Claim(
+        text,
+        paper,
+        "; ".join(f"{100 * density:g} %: {found:+.2f}" for density, found in gaps.items()) or "no density that both reached",
+        by_share([ahead(found) for found in gaps.values()]),
+        f"{ABOUT[ours]} less {ABOUT[theirs]}, in points, is above 0, and {BEYOND}, at every density of {100 * SPARSE:g} % and less that both "
+        "could be pruned to",
+    )
 
 
 def ahead(found: Spread) -> bool:
@@ -113,3 +128,8 @@ def line(told: Told, method: str, name: str, factor: float = 100.0, label: str =
         if len(rows):
             points[float(place)] = list(rows.by_seed(name, factor).values())
     return Line(label or ABOUT[method], points) if points else None
+
+
+def drawn(name: str, title: str, panel: Panel, caption: str) -> list[Plot]:
+    """Draw a panel of its own, unless it has no line."""
+    return [Plot(curves(name, title, [panel]), caption)] if panel.lines else []
