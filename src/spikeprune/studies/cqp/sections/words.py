@@ -1,18 +1,18 @@
 """Words, differences and verdicts that the sections share."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spikeprune.report.curves import Line
 from spikeprune.report.findings import Spread, gap
-from spikeprune.report.page import Verdict
 from spikeprune.studies.lab import WHOLE_EPOCH
 from spikeprune.studies.rows import Rows
+from spikeprune.studies.verdicts import BEYOND as BEYOND
+from spikeprune.studies.verdicts import ahead as ahead
+from spikeprune.studies.verdicts import by_share as by_share
 
 PATTERNS = {"unstructured": "weights", "column": "input columns"}
 NAMES = {"cqp": "CQP", "magnitude": "magnitude", "gradient": "criticality alone", "random": "random"}
 TEST = "Accuracy is that on the whole test set."
-BEYOND = "the mean over seeds is larger than its sample standard deviation (of one seed: larger than 0)"
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,6 @@ def difference(ours: Rows, theirs: Rows, name: str = "accuracy") -> Spread:
     found = gap(ours.by_seed(name, 100.0), theirs.by_seed(name, 100.0))
     assert found is not None
     return found
-
-
-def ahead(found: Spread) -> bool:
-    """Whether a difference is positive beyond its spread; of one seed, whether it is positive."""
-    return found.mean > 0 and found.clear is not False
-
-
-def by_share(held: Sequence[bool]) -> Verdict:
-    """Turn the tests of one claim into a verdict: all, some or none hold."""
-    if not held:
-        return "not tested"
-    return "reproduced" if all(held) else "partly" if any(held) else "refuted"
 
 
 def accuracy_line(label: str, rows: Rows, x: str, *, x_factor: float = 1.0) -> Line:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 from spikeprune.report.curves import Line, Panel, curves
 from spikeprune.report.findings import Spread, gap
-from spikeprune.report.page import Claim, Plot, Verdict
+from spikeprune.report.page import Claim, Plot
 from spikeprune.studies.rows import Rows
 from spikeprune.studies.slamp.contenders import ABOUT
+from spikeprune.studies.verdicts import BEYOND as BEYOND
+from spikeprune.studies.verdicts import ahead as ahead
+from spikeprune.studies.verdicts import by_share as by_share
 
 SPARSE = 0.2  # densities up to this one are those that claims about accuracy rest on
-BEYOND = "the mean over seeds is larger than its sample standard deviation (of one seed: larger than 0)"
 SAME = (
     "Mean ± sample standard deviation over seeds; differences are taken seed by seed. All contenders have the same dense networks, stops, "
     "batches of retraining and recalibration of norms."
@@ -106,18 +108,6 @@ def above(told: Told, ours: str, theirs: str, text: str, paper: str) -> Claim:
         f"{ABOUT[ours]} less {ABOUT[theirs]}, in points, is above 0, and {BEYOND}, at every density of {100 * SPARSE:g} % and less that both "
         "could be pruned to",
     )
-
-
-def ahead(found: Spread) -> bool:
-    """Whether a difference is positive beyond its spread; of one seed, whether it is positive."""
-    return found.mean > 0 and found.clear is not False
-
-
-def by_share(held: Sequence[bool]) -> Verdict:
-    """Turn the tests of one claim into a verdict: all, some or none hold."""
-    if not held:
-        return "not tested"
-    return "reproduced" if all(held) else "partly" if any(held) else "refuted"
 
 
 def line(told: Told, method: str, name: str, factor: float = 100.0, label: str = "") -> Line | None:
