@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
+import torch
+
 from spikeprune.kernel.allocate import erdos_renyi, global_top_k, lamp, uniform, uniform_plus
 from spikeprune.kernel.patterns import Unstructured
 from spikeprune.kernel.scores import held_down, magnitude
@@ -37,6 +39,17 @@ class Control:
         return decide(layers, sizes, global_top_k(scores, sparsity), Unstructured())
 
 
+@dataclass(frozen=True)
+class Unpruned:
+    """Keep everything: what retraining does by itself."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
+        """Give masks of which nothing is dead."""
+        return Masks({layer.name: torch.ones_like(layer.weight, dtype=torch.bool) for layer in layers})
+
+
 def inverted(gains: Gains) -> Gains:
     """Turn every gain over: what helped must now hurt."""
     return {name: 1 / gain for name, gain in gains.items()}
@@ -62,7 +75,7 @@ def readout_alike(gains: Gains) -> Gains:
 
 MAIN = ("slamp", "lamp", "erk", "uniform+", "uniform", "global", "random")
 READINGS = ("nearness", "even", "input", "peak", "exponent", "per input")
-CONTROLS = ("inverted", "first alone", "all but first", "readout alike")
+CONTROLS = ("unpruned", "inverted", "first alone", "all but first", "readout alike")
 
 ABOUT = {
     "slamp": "SLAMP",
@@ -78,6 +91,7 @@ ABOUT = {
     "peak": "SLAMP, gain at the peak (b)",
     "exponent": "SLAMP, gain as an exponent (c)",
     "per input": "SLAMP, a gain for each input (d)",
+    "unpruned": "control: nothing pruned, retrained alike",
     "inverted": "control: SLAMP's gain inverted",
     "first alone": "control: the gain in the first layer alone",
     "all but first": "control: the gain in all layers but the first",
@@ -101,6 +115,7 @@ def build(name: str, seed: int) -> Method:
         "peak": SLAMP(gain=peak_gain),
         "exponent": SLAMP(exponent=True),
         "per input": SLAMP(per_input=True),
+        "unpruned": Unpruned(),
         "inverted": Control(inverted),
         "first alone": Control(first_alone),
         "all but first": Control(all_but_first),

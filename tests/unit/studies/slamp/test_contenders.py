@@ -69,7 +69,14 @@ def test_a_control_that_changes_nothing_is_slamp_and_one_without_gain_is_lamp(gr
     assert ones != SLAMP()(layers, stats, whole, 0.9)  # the gains of this network do differ
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_unpruned_control_keeps_everything(ground):
+    layers, stats = ground
+    masks = build("unpruned", 3)(layers, stats, Masks({}), 0.9)
+    assert masks.sparsity == 0
+    assert set(masks) == {layer.name for layer in layers}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "unpruned"])
 def test_every_contender_keeps_as_many_weights_and_only_loses_them(ground, name):
     layers, stats = ground
     method, weights = build(name, 3), sum(layer.weight.numel() for layer in layers)

@@ -25,7 +25,7 @@ def gains(told: Told) -> Section | None:
             "gain² is the power of a layer's leaky input trace over that of its inputs, both weighted over timesteps by |dL/dh[t]|². It multiplies the "
             "layer's LAMP scores, so only differences between layers matter. A readout keeps no trace and has gain 1."
         ],
-        tables=[_table(told, first, last)],
+        tables=[_table(told, first, last), *_moved(told)],
         plots=_plots(told, first),
     )
 
@@ -69,6 +69,22 @@ def _table(told: Told, first: Rows, last: Rows) -> Table:
         "deviation over seeds, and the mean weights of timesteps 1 to T at the first."
     )
     return Table(("layer", "gain², first stop", "gain², last stop", "weights of timesteps"), body, caption, "Gains")
+
+
+def _moved(told: Told) -> list[Table]:
+    """Say how many weights each layer keeps, over those that LAMP leaves it."""
+    shared = [d for d in told.densities if len(at(told.sweep, "slamp", d)) and len(at(told.sweep, "lamp", d))]
+    if not shared:
+        return []
+    body = [(name, *(_over_lamp(told, density, i) for density in shared)) for i, name in enumerate(told.layers)]
+    caption = "Weights that SLAMP leaves a layer over those that LAMP leaves it, mean ± sample standard deviation over seeds: what the gains change."
+    return [Table(("layer", *(f"{100 * d:g} %" for d in shared)), body, caption, "Weights over LAMP's")]
+
+
+def _over_lamp(told: Told, density: float, layer: int) -> str:
+    kept = [{row["seed"]: row["layers"][layer] for row in at(told.sweep, name, density)} for name in ("slamp", "lamp")]
+    both = kept[0].keys() & kept[1].keys()
+    return f"{Spread.of(kept[0][seed] / kept[1][seed] for seed in sorted(both)):.2f}" if both else "–"
 
 
 def _steps(rows: Rows, layer: int) -> str:
