@@ -30,8 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+WIDE = 200  # columns that a whole table of results takes
 # No markup: names and values of users may hold square brackets.
-out = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+out = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(markup=False, highlight=False, stderr=True)
 
 
@@ -270,12 +271,16 @@ def _finished(path: Path) -> list[Path]:
 
 def _show(comparison: "Comparison", folder: Path) -> None:
     from spikeprune.files import write_text
-    from spikeprune.report.compare import TITLES
+    from spikeprune.report.compare import DETAILS, TITLES
 
+    left_out = DETAILS if out.width < WIDE else ()
     for group in comparison.groups():
-        table = Table(*TITLES, title=group, title_justify="left")
+        table = Table(title=group, title_justify="left")
+        for title in TITLES:
+            if title not in left_out:
+                table.add_column(title, no_wrap=title == "method")
         for row in comparison.rows(group):
-            table.add_row(*row)
+            table.add_row(*(cell for title, cell in zip(TITLES, row, strict=True) if title not in left_out))
         out.print(table)
     for name, content in (("json", comparison.to_json()), ("md", comparison.to_markdown()), ("html", comparison.to_html())):
         write_text(folder / f"report.{name}", content)

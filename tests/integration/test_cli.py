@@ -29,7 +29,7 @@ def call(capsys, monkeypatch, tmp_path):
     return call
 
 
-def test_run_report_and_profile_work_together(call, tiny, tmp_path):
+def test_run_report_and_profile_work_together(call, tiny, tmp_path, monkeypatch):
     status, out, _ = call("run", tiny, "--seeds", 2, "prune.stages=[0.9]")
     assert status == 0
     folder = tmp_path / "runs" / "tiny-prune.stages=[0.9]"  # square brackets must survive the printing
@@ -48,7 +48,11 @@ def test_run_report_and_profile_work_together(call, tiny, tmp_path):
     assert [(o["label"], o["seed"]) for o in joined["outcomes"]] == [
         ("dense", 0), ("cqp", 0), ("random", 0), ("dense", 1), ("cqp", 1), ("random", 1), ("cqp alpha=1.0", 0),
     ]  # fmt: skip
-    assert "cqp alpha=1.0" in out
+    assert all(word in out for word in ("cqp alpha=1.0", "peak MB", "revived"))
+    monkeypatch.setattr(cli.out, "width", 80)
+    narrow = call("report", folder, "other[/x]/seed-0")[1]
+    assert all(word in narrow for word in ("cqp alpha=1.0", "accuracy"))
+    assert not any(word in narrow for word in ("peak MB", "revived"))
 
     status, out, _ = call("profile", folder / "seed-0")
     assert status == 0

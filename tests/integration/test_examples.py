@@ -32,6 +32,20 @@ def test_the_example_of_timesteps_runs(tmp_path, monkeypatch, capsys):
     assert "early exit at confidence 0.7" in out
 
 
+def test_the_example_of_a_deep_network_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        runpy.run_path(str(ROOT / "examples" / "slamp_deep.py"))
+    out = capsys.readouterr().out
+    told = re.findall(r"pruned to (\d+)%, accuracy ([\d.]+)%", out)
+    assert [float(sparsity) for sparsity, _ in told] == [0, 0, 75, 90]
+    assert float(told[-1][1]) > 50
+    gains = [float(found) for found in re.findall(r"gain\^2 ([\d.]+)", out)]
+    assert len(gains) == 9
+    assert gains[-1] == 1 < min(gains[:-1])
+    assert "SynOps effective" in out
+
+
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)

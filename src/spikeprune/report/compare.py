@@ -114,6 +114,8 @@ TITLES = (
     "peak MB",
     "revived",
 )
+DETAILS = ("SynOps dense", "time s", "samples/s", "peak MB", "revived")
+"""Columns that a narrow terminal leaves to the report."""
 CAPTION = (
     "Mean ± sample standard deviation over seeds. Kept: weights that live, of those of the pruned layers. Density: non-zero weights over the weights of all synaptic layers (biases not counted). "
     "SynOps and energy: per sample, over all timesteps; effective = non-zero inputs x non-zero fan-out, dense = non-zero inputs x full "
