@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 
 from spikeprune.errors import ModelError, NoPrunableLayers
 from spikeprune.view.adapters import FRAMEWORKS, Adapter, loaded
+from spikeprune.view.graph import ChannelGraph
 from spikeprune.view.layer import Layer
 from spikeprune.view.survey import Survey, survey
+from spikeprune.view.trace import trace
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -89,6 +92,25 @@ class ModelView:
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise NoPrunableLayers(f"no synaptic layer fits {pattern!r}.{hint} The layers are: {', '.join(known)}.")
         return tuple(layer for layer in self.layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns))
+
+    @cached_property
+    def graph(self) -> ChannelGraph:
+        """The channel graph, from one dry forward of the example: which layers' channels go together, and who reads them."""
+        with self.undisturbed():
+            return trace(self.net, self.adapter, self.layers, self.forward, self.example)
+
+    def explain(self) -> str:
+        """Tell which layers' output channels can be removed, together with which others, and why some cannot.
+
+        Example:
+            >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+            >>> print(model_view(net, torch.rand(5, 4), spiking=False).explain())
+            0: 3 channels
+                read by 2
+            2: 2 channels that must stay
+                because the network returns them
+        """
+        return self.graph.explain()
 
     def clone(self) -> "ModelView":
         """Copy the model and return a view of the copy, whose neurons are at rest; live state cannot be copied."""
