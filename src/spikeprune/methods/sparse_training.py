@@ -15,8 +15,9 @@ Reading of the papers
   differs   the exchanged count is rounded to nearest where the codes truncate. SET drops by magnitude, both signs in one
             ranking, and takes the kernel into its densities; its code leaves the output layer dense, which here is a choice
             (`layers`). RigL's gradient is taken in evaluation mode over the calibration batches: one is the paper's, of more
-            the mean of |dL/dw|. RigL updates after an optimizer step, where the paper skips that step. A layer that no
-            gradient reaches (its input neurons are silent) keeps its weights until one does, rather than grow by index.
+            the mean of |dL/dw|. RigL updates after an optimizer step, where the paper skips that step. No more
+            is exchanged than there are dead weights with a gradient, rather than grow by index: a layer whose input neurons
+            are silent keeps its weights.
 """
 
 import math
@@ -167,13 +168,13 @@ def _update(method: SET | RigL, layers: Sequence[Layer], masks: Masks, sparsity:
 
 
 def _exchange(layer: Layer, alive: Tensor, growth: Tensor, keep: int, share: float) -> Tensor:
-    count = int(alive.sum())
-    if not bool((growth > 0).any()):
-        if keep > count:
-            raise MeasureError(
-                f"layer {layer.name!r} is to have {keep} weights instead of {count}, but no gradient reaches it to tell which to grow. Do "
-                "its neurons, or those behind it, never come near their threshold? Lower the threshold or the sparsity."
-            )
-        share = 0.0
-    mask = survivors(magnitude(layer.weight), alive, kept(min(count, keep), share))
+    """Drop a share of the living, but no more than there are dead to grow that something speaks for."""
+    count, able = int(alive.sum()), int((growth > 0)[~alive].sum())
+    if keep > count and not able:
+        raise MeasureError(
+            f"layer {layer.name!r} is to have {keep} weights instead of {count}, but no gradient reaches its dead ones to tell which to grow. "
+            "Do its neurons, or those behind it, never come near their threshold? Lower the threshold or the sparsity."
+        )
+    stay = max(kept(min(count, keep), share), min(count, keep) - able)
+    mask = survivors(magnitude(layer.weight), alive, stay)
     return revive(mask, growth, keep - int(mask.sum()))

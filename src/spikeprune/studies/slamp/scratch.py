@@ -34,7 +34,7 @@ def trained(lab: Lab, name: str, density: float, settings: Settings) -> Mapping[
     batches = table.epochs * lab.steps + retrained(lab, settings) // table.batch
     recalibrate(bench.view, lab.for_norms)  # or the norms of an untrained network pass neither spikes nor gradients
     method, schedule = plan(name, 1 - density, batches, settings.updates, seed)
-    pruner = Pruner(bench.view, method, schedule, calibration=lab.calibration[:1], loss_fn=loss_fn)
+    pruner = Pruner(bench.view, method, schedule, calibration=Fresh(lab), loss_fn=loss_fn)
     optimizer = bench.optimizer(table)
     pruner.attach(optimizer)
     clip_gradients(optimizer, table.clip)
@@ -53,6 +53,23 @@ def trained(lab: Lab, name: str, density: float, settings: Settings) -> Mapping[
     pruner.detach()
     recalibrate(bench.view, lab.for_norms)
     return {**measured(lab, bench, pruner.masks), "batches": done}
+
+
+class Fresh:
+    """One batch of training samples: the first of the calibration, then another each time that one is asked for.
+
+    SNIP asks once. RigL asks at every exchange, for the gradient of the moment.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab, self._asked = lab, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        asked, self._asked = self._asked, self._asked + 1
+        if not asked:
+            return iter(self._lab.calibration[:1])
+        size = self._lab.recipe.train.batch
+        return self._lab.some(size, "scratch-gradient", asked).batches(size)
 
 
 def retrained(lab: Lab, settings: Settings) -> int:
