@@ -11,8 +11,9 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
 from small_nets import ByHand, JellyGuest, Loop, SnnGuest, assert_same, jelly, lively, noise, photograph, spikes, unroll
-from spikeprune import Need, measure, model_view
+from spikeprune import Need, measure, model_view, prune
 from spikeprune.errors import MeasureError, NonFinite, NotMeasured
+from spikeprune.methods import SLAMP
 from spikeprune.view.layer import Layout
 
 T = 4
@@ -303,6 +304,28 @@ def test_a_readout_called_at_every_timestep_has_a_weight_for_each(needs):
     assert found.shape == (T,)
     assert found[:2].tolist() == [0, 0]
     assert bool((found[2:] > 0).all())
+
+
+class Last(Steps):
+    """Only the last timestep reaches the loss, by no slice: the others get no gradient at all."""
+
+    def forward(self, x):
+        return [self.fc2(self.lif(self.fc1(step))) for step in x][-1]
+
+
+@pytest.mark.parametrize("needs", [{STEP}, {STEP, INPUT}])
+def test_timesteps_that_no_gradient_reaches_weigh_nothing(needs):
+    x = spikes(T, 2, 6)
+    found = measure(model_view(Last(), x), [(x, torch.tensor([0, 1]))], needs, loss_fn=F.cross_entropy)
+    assert found["fc2"].step_weight.shape == found["fc1"].step_weight.shape == (T,)
+    assert found["fc2"].step_weight[:-1].tolist() == [0] * (T - 1)
+    assert float(found["fc2"].step_weight[-1]) > 0
+
+
+def test_slamp_prunes_a_network_that_answers_at_its_last_timestep():
+    x = spikes(T, 2, 6)
+    masks = prune(model_view(Last(), x), SLAMP(), 0.5, calibration=[(x, torch.tensor([0, 1]))], loss_fn=F.cross_entropy)
+    assert sum(masks.kept.values()) == 22  # of 45
 
 
 class Mean(nn.Module):

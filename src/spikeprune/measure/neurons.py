@@ -100,16 +100,17 @@ class StepWeight:
         """Keep nothing of a batch."""
 
     def means(self) -> Mapping[str, Tensor]:
-        """Give (T,) by layer."""
+        """Give (T,) by layer; timesteps that the loss does not feel have no gradient, and weigh nothing."""
+        steps = self._view.timesteps
+        # Of a readout that is called once, for all timesteps, each of them has the same share.
+        once = {x.name for x in self._view.layers if x.layout is Layout.ONCE and x.neuron is None}
+        self._powers.fill(steps, once)
         found = self._powers.stacked(self._clock.samples)
         for name, powers in found.items():
             if not bool(torch.isfinite(powers).all()):
                 raise NonFinite(
                     f"the gradient at {name!r} is NaN or infinite. Check the calibration batches, or lower the learning rate that led here."
                 )
-        steps = self._view.timesteps
-        # Of a readout that is called once, for all timesteps, each of them has the same share.
-        once = {x.name for x in self._view.layers if x.layout is Layout.ONCE and x.neuron is None}
         found = {name: powers.expand(steps) / steps if name in once else powers for name, powers in found.items()}
         return _by_layer(self._view, found)
 

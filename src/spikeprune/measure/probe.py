@@ -1,6 +1,6 @@
 """What a statistic is gathered by."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -37,6 +37,13 @@ class Steps:
         """Add a value to the sum of one timestep."""
         steps = self._sums.setdefault(name, {})
         steps[t] = steps[t] + value if t in steps else value.double()
+
+    def fill(self, timesteps: int, but: Set[str]) -> None:
+        """Let timesteps that nothing was added to count as zero, for all names but those given."""
+        for name, steps in self._sums.items():
+            zero = torch.zeros_like(next(iter(steps.values())))
+            for t in range(0 if name in but else timesteps):
+                steps.setdefault(t, zero)
 
     def stacked(self, divisor: float) -> dict[str, Tensor]:
         """Give (T, ...) by name, divided."""

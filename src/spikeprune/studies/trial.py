@@ -24,6 +24,23 @@ class Trial:
     run: Callable[[Lab], Mapping[str, Any]]
 
 
+def conduct_all(trials: Sequence[Trial], labs: Sequence[Lab], ledger: Ledger, watch: Watch) -> list[Row]:
+    """Run the trials of all seeds.
+
+    Raises:
+        MeasureError: trials failed. All others, of all seeds, are done by then.
+    """
+    rows, failures = [], []
+    for lab in labs:
+        try:
+            rows += conduct(trials, lab, ledger, watch)
+        except MeasureError as error:
+            failures.append(str(error))
+    if failures:
+        raise MeasureError(" ".join(failures))
+    return rows
+
+
 def conduct(trials: Sequence[Trial], lab: Lab, ledger: Ledger, watch: Watch) -> list[Row]:
     """Run the trials of one seed that the ledger does not hold yet; returns the rows of all of them.
 

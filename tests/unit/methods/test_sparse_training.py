@@ -146,7 +146,9 @@ def test_a_layer_without_a_gradient_keeps_its_weights_and_may_only_shrink():
     assert torch.equal(same["a"], old["a"])
     fewer = RigL(0.5)(wide(), silent, old, 0.9)
     assert not bool((fewer["a"] & ~old["a"]).any())
-    with pytest.raises(MeasureError, match=r"layer 'a' is to have \d+ weights instead of 20, but no gradient reaches its dead ones"):
+    with pytest.raises(
+        MeasureError, match=r"layer 'a' is to have \d+ weights instead of 20, but no gradient reaches its dead ones"
+    ):
         RigL(0.5)(wide(), silent, old, 0.1)
 
 

@@ -164,8 +164,11 @@ def test_peak_memory_never_falls():
 
 @pytest.mark.parametrize("options", [{"channels_last": True}, {"precision": "bf16-mixed"}])
 def test_a_deep_network_trains_in_another_layout_and_precision(options):
-    loss, weight = train(bench(**options))
+    other, kinds = bench(**options), set()
+    other.net.conv2.register_forward_hook(lambda _, __, out: kinds.add(out.dtype))
+    loss, weight = train(other)
     plain, reference = train(bench())
+    assert kinds == {torch.bfloat16 if "precision" in options else torch.float32}
     assert loss == pytest.approx(plain, rel=0.05)
     assert torch.allclose(weight, reference, atol=0.05)
     made = bench(channels_last=True)

@@ -22,7 +22,7 @@ from spikeprune.studies.lab import Lab
 from spikeprune.studies.ledger import Ledger
 from spikeprune.studies.rows import Rows
 from spikeprune.studies.study import Study, training_minutes
-from spikeprune.studies.trial import Trial, conduct
+from spikeprune.studies.trial import Trial, conduct_all
 
 TITLE = "CQP, every claim measured"
 SAMPLE = "fashion-sample"
@@ -63,7 +63,7 @@ def run(
     labs = [Lab(settings.recipe(data, seed), folder / f"seed-{seed}", watch) for seed in range(seeds)]
     for lab in labs:
         lab.train()
-    rows = [row for lab in labs for row in conduct(trials(settings), lab, ledger, watch)]
+    rows = conduct_all(trials(settings), labs, ledger, watch)
     study = told(data, quick, labs, Rows(rows))
     study.write(folder)
     return study

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from spikeprune.errors import SparsityError
+from spikeprune.errors import NonFinite, SparsityError
 from spikeprune.hold import hold
 from spikeprune.masks import Masks
 from spikeprune.measure import measure
@@ -28,7 +28,7 @@ from spikeprune.studies.trial import Trial
 from spikeprune.view.layer import Layer
 
 WARM = 0.1  # share of the batches after a stop in which the learning rate rises
-SMALL = 1000  # samples: a smaller test set is joined by the validation set, on which no choice of the study rests
+SMALL = 1000  # samples: a smaller test set is joined by the validation set, which no trial chooses by
 PROFILED = 500  # test samples whose operations are counted
 
 
@@ -43,11 +43,11 @@ def chains(settings: Settings) -> Iterator[Trial]:
 
 
 def chain(lab: Lab, method: Method, settings: Settings) -> Mapping[str, Any]:
-    """Go down the densities as far as the method can: some allocations leave layers too large for the last ones."""
+    """Go down the densities as far as the method can: some leave layers too large for the last ones, or diverge."""
     found: list[dict[str, Any]] = []
     try:
         found.extend(stops(lab, method, settings))
-    except SparsityError as error:
+    except (SparsityError, NonFinite) as error:
         return {"stops": found, "ended": str(error)}
     return {"stops": found}
 

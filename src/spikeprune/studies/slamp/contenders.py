@@ -68,7 +68,7 @@ def all_but_first(gains: Gains) -> Gains:
 
 
 def readout_alike(gains: Gains) -> Gains:
-    """Give the last layer, a readout that keeps no trace, the median gain of the others."""
+    """Give the last layer, mostly a readout that keeps no trace, the median gain of the others."""
     *others, last = gains
     return {**gains, last: median(gains[name] for name in others)}
 
@@ -95,7 +95,7 @@ ABOUT = {
     "inverted": "control: SLAMP's gain inverted",
     "first alone": "control: the gain in the first layer alone",
     "all but first": "control: the gain in all layers but the first",
-    "readout alike": "control: the readout with the median gain of the others",
+    "readout alike": "control: the last layer with the median gain of the others",
 }
 
 

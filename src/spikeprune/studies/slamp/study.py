@@ -19,7 +19,7 @@ from spikeprune.studies.slamp.sections import SECTIONS
 from spikeprune.studies.slamp.sections.words import Told, flat
 from spikeprune.studies.slamp.settings import RECIPES, Settings, settings_of
 from spikeprune.studies.study import Study, training_minutes
-from spikeprune.studies.trial import Trial, conduct
+from spikeprune.studies.trial import Trial, conduct_all
 
 TITLE = "SLAMP, what a gain over time is worth"
 DECIDED = (
@@ -66,7 +66,7 @@ def run(
     labs = [Lab(recipe, folder / f"seed-{recipe.seed}", watch) for recipe in recipes]
     for lab in labs:
         lab.train()
-    rows = [row for lab in labs for row in conduct(trials(settings), lab, ledger, watch)]
+    rows = conduct_all(trials(settings), labs, ledger, watch)
     study = told(data, settings, labs, rows, quick=quick, overrides=overrides)
     study.write(folder)
     return study
@@ -94,7 +94,8 @@ def told(
     """Turn rows into the report."""
     view = labs[0].copy().view
     names = tuple(layer.name for layer in view.layers)
-    known = Told(flat(rows), settings.densities, names, tuple(view.neurons), view.timesteps)
+    readout = view.layers[-1].neuron is None
+    known = Told(flat(rows), settings.densities, names, tuple(view.neurons), view.timesteps, readout=readout)
     facts = _facts(data, settings, labs, rows)
     options = "".join(f" {shlex.quote(text)}" for text in overrides) + " --quick" * quick
     facts["command"] = f"OMP_NUM_THREADS={facts.pop('threads')} spikeprune study slamp --data {data} --seeds {len(labs)}{options}"
@@ -111,7 +112,8 @@ def _facts(data: str, settings: Settings, labs: Sequence[Lab], rows: Sequence[Ro
     return {
         "threads": str(env["machine"]["threads"]),
         "data": f"{data}: {len(splits.train.y):,} training, {len(splits.validation.y):,} validation, {len(splits.test.y):,} test samples; accuracy is that on the "
-        + ("validation and test samples together, since no choice rests on the former" if small else "test samples"),
+        + ("validation and test samples together" if small else "test samples")
+        + "; held-out samples are the same for all seeds, so deviations hold nothing of their draw",
         "network": f"{recipe.net.title}; dense accuracy {Rows(rows).where(part='dense').percent('accuracy'):.2f} %",
         "dense training": f"{train.epochs} epochs, {train.optimizer}, learning rate {train.lr:g} ({train.decay}), batch {train.batch}",
         "retraining": f"{settings.batches} batches of {tune.batch} after each stop, {tune.optimizer}, learning rate {tune.lr:g}, warm-up, then cosine",

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from spikeprune.errors import NonFinite, SparsityError
+from spikeprune.errors import MeasureError, NonFinite, SparsityError
 from spikeprune.kernel.allocate import kept
 from spikeprune.masks import Masks
 from spikeprune.methods import Magnitude
@@ -169,10 +169,14 @@ class Failing:
         raise self.error
 
 
-def test_a_contender_that_cannot_begin_has_no_stop_and_other_errors_are_raised(lab):
-    assert chain.chain(lab, Failing(SparsityError("too few")), FEW) == {"stops": [], "ended": "too few"}
-    with pytest.raises(NonFinite):
-        chain.chain(lab, Failing(NonFinite("a weight is NaN")), FEW)
+@pytest.mark.parametrize("error", [SparsityError("too few"), NonFinite("a weight is NaN")])
+def test_a_contender_that_cannot_begin_or_diverges_has_no_further_stop(lab, error):
+    assert chain.chain(lab, Failing(error), FEW) == {"stops": [], "ended": str(error)}
+
+
+def test_other_errors_are_raised(lab):
+    with pytest.raises(MeasureError):
+        chain.chain(lab, Failing(MeasureError("no gradient")), FEW)
 
 
 def test_the_dense_network_is_measured_whole(lab):

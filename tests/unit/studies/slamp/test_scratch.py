@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from spikeprune.kernel.allocate import kept
 from spikeprune.methods import SET, SNIP, RigL
+from spikeprune.norms import recalibrate
+from spikeprune.recipes.train import epoch
 from spikeprune.studies.slamp import scratch
 from spikeprune.studies.slamp.settings import QUICK
 
@@ -35,6 +38,40 @@ def test_sparse_training_exchanges_until_three_quarters(name):
 
 def test_more_updates_than_batches_exchange_at_every_one():
     assert due(scratch.plan("set", 0.5, 4, 40, 0)[1], 4) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["snip", "set", "rigl"])
+def test_it_starts_where_the_dense_network_started_and_falls_in_rate(lab, name, monkeypatch):
+    begun, rates, norms = [], [], []
+
+    def looked(bench, optimizer, part, *, batch, seed, before, after):
+        def first(step):
+            before(step)
+            begun.append({layer.name: layer.weight.detach().clone() for layer in bench.view.layers})
+            rates.append(optimizer.param_groups[0]["lr"])
+
+        return epoch(bench, optimizer, part, batch=batch, seed=seed, before=first, after=after)
+
+    monkeypatch.setattr(scratch, "epoch", looked)
+    monkeypatch.setattr(scratch, "recalibrate", lambda view, batches: norms.append(len(rates)) or recalibrate(view, batches))
+    found = scratch.trained(lab, name, 0.05, FEW)
+    for layer in lab.untrained().view.layers:
+        alive = begun[0][layer.name] != 0
+        assert torch.equal(begun[0][layer.name][alive], layer.weight.detach()[alive])
+        assert 0 < int(alive.sum()) < alive.numel()
+    assert norms == [0, found["batches"]]  # before the first batch, and after the last
+    assert max(rates) == pytest.approx(lab.recipe.train.lr, rel=0.05)
+    assert rates == sorted(rates, reverse=True)  # the rise is over within the first batch
+    assert rates[0] > 20 * rates[-1]
+
+
+def test_every_exchange_has_another_batch_and_all_methods_the_same_first(lab):
+    fresh = scratch.Fresh(lab)
+    (first,), (second,), (third,) = list(fresh), list(fresh), list(fresh)
+    assert torch.equal(first[0], lab.calibration[0][0])
+    assert not torch.equal(second[0], third[0])
+    assert len(second[1]) == lab.recipe.train.batch
+    assert torch.equal(next(iter(scratch.Fresh(lab)))[0], first[0])
 
 
 @pytest.mark.parametrize("name", ["snip", "set", "rigl"])

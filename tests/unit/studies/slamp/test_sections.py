@@ -1,5 +1,6 @@
 """What sections say of rows made by hand: each verdict once held and once not, and rows of which some are missing."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -172,17 +173,17 @@ def test_cost_in_numbers():
     assert body[0] == ("dense", "100 %", "90.00 ± 0.00", "100.00 ± 0.00", "100.00 ± 0.00", "1 ± 0", "100.0 ± 0.0", "0.0 ± 0.0")
     assert body[2][:4] == ("SLAMP", "20 %", "89.50 ± 0.00", "–")  # no convolution in the network
     assert body[2][6] == "45.0 ± 0.0"
-    assert "20 %: -0.50 ± 0.00 points with 45.0 ± 0.0 % of the dense SynOps" in section.claims[0].here
+    assert "20 %: -0.50 ± 0.00 points with 45.0 ± 0.0 % of its SynOps" in section.claims[0].here
     assert len(section.claims) == 1
 
 
 def test_accuracy_is_also_held_against_a_network_retrained_alike():
     """Retraining alone may cost accuracy: pruning is not to be charged with that."""
-    section = cost(told(dense(), sweep("slamp", 0.86), sweep("unpruned", 0.865)))
+    section = cost(told(dense(), sweep("slamp", 0.86), sweep("unpruned", 0.865, synops=2 * SYNOPS[1.0])))
     beside = section.claims[1]
     assert [claim.verdict for claim in section.claims] == ["refuted", "reproduced"]
     assert "unpruned: " in beside.here
-    assert "20 %: -0.50 ± 0.10 points" in beside.here
+    assert "20 %: -0.50 ± 0.10 points with 22.5 ± 0.0 % of its SynOps" in beside.here
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,25 @@ def test_gains_must_differ_for_every_seed_at_every_stop():
     made[0]["gains"] = [1.0, 1.0]
     section = gains(told(dense(), made))
     assert section.claims[0].verdict == "partly"
-    assert "50 %: 0.33 ± 0.29 (0.00 ± 0.00)" in section.claims[0].here
+    assert "50 %: 0.33 ± 0.29 (0.33 ± 0.29)" in section.claims[0].here
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_readout_whose_gain_is_one_by_definition_makes_no_difference():
+    found = told(dense(), sweep("slamp", 0.9, gains=[1.5, 1.5, 1.0], steps=[[0.5, 0.5]] * 3))
+    found = replace(found, layers=("conv1", "conv2", "fc"))
+    assert gains(found).claims[0].verdict == "refuted"
+    assert "50 %: 0.50 ± 0.00 (0.00 ± 0.00)" in gains(found).claims[0].here
+    driving = replace(found, readout=False)  # its gain is measured like any other
+    assert gains(driving).claims[0].verdict == "reproduced"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_last_layer_that_drives_a_neuron_is_not_called_a_readout():
+    made = told(dense(), *(sweep(name, 0.8) for name in ("slamp", "lamp", "readout alike")))
+    assert any("readout" in claim.text for claim in causes(made).claims)
+    other = causes(replace(made, readout=False))
+    assert not any("readout" in text for text in (*(claim.text for claim in other.claims), *other.text))
 
 
 @pytest.mark.usefixtures("undrawn")

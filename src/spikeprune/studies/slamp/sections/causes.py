@@ -6,6 +6,8 @@ from spikeprune.report.tables import Table
 from spikeprune.studies.slamp.contenders import ABOUT, CONTROLS, READINGS
 from spikeprune.studies.slamp.sections.words import SAME, Told, above, at, cell, drawn, line
 
+READOUT = ", a readout whose gain is 1 by definition,"
+
 
 def causes(told: Told) -> Section | None:
     """Hold controls and readings against SLAMP and LAMP."""
@@ -19,7 +21,7 @@ def causes(told: Told) -> Section | None:
         claims=_claims(told, controls, readings),
         text=[
             "Controls change SLAMP's own gains: turned over in every layer; left to the first layer alone, which is LAMP with that layer protected; taken "
-            "from it; or with the readout, whose gain is 1 by definition, put on a level with the others. Readings form the gain, or the "
+            f"from it; or with the last layer{READOUT if told.readout else ''} put on a level with the others. Readings form the gain, or the "
             "weights of timesteps, in the other ways that the abstract allows."
         ],
         tables=[_table(told, ("slamp", "lamp", *controls, *readings))],
@@ -33,7 +35,7 @@ def _claims(told: Told, controls: list[str], readings: list[str]) -> list[Claim]
         claims.append(_over(told, "slamp", "inverted", "The direction of the gain matters: SLAMP is above its inverse"))
     if "first alone" in controls:
         claims.append(_over(told, "slamp", "first alone", "SLAMP is more than LAMP with the first layer protected"))
-    if "readout alike" in controls:
+    if told.readout and "readout alike" in controls:
         claims.append(_over(told, "readout alike", "slamp", "A gain of 1 for the readout costs accuracy"))
     return claims + [_over(told, name, "lamp", f"{ABOUT[name]}: above LAMP") for name in readings]
 

@@ -48,25 +48,25 @@ def _claim(told: Told, text: str, whole: str, base: Mapping[float, Rows]) -> Cla
     for density in told.densities:
         rows = at(told.sweep, "slamp", density)
         found = gap(seeds(rows, "accuracy", 100.0), seeds(base[density], "accuracy", 100.0))
-        share = _share(rows, told)
+        share = _share(rows, base[density])
         if found is not None and share is not None:
             lost[density], left[density] = found, share
     kept = [density for density, found in lost.items() if found.mean >= -PRESERVED]
-    shown = "; ".join(f"{100 * d:g} %: {found:+.2f} points with {left[d]:.1f} % of the dense SynOps" for d, found in lost.items())
+    shown = "; ".join(f"{100 * d:g} %: {found:+.2f} points with {left[d]:.1f} % of its SynOps" for d, found in lost.items())
     return Claim(
         text,
         "said so, no number is known",
         f"against {whole}: {shown or 'nothing was measured'}",
         by_share([bool(kept) and left[min(kept)].mean <= HALF] if lost else []),
-        f"at the lowest density that loses at most {PRESERVED:g} point on average, SynOps are at most {HALF:g} % of dense on average",
+        f"at the lowest density that loses at most {PRESERVED:g} point on average, SynOps are at most {HALF:g} % of that network's on average",
     )
 
 
-def _share(rows: Rows, told: Told) -> Spread | None:
-    """Give SynOps in percent of the dense network's, seed by seed; None where they share no seed."""
-    own, dense = seeds(rows, "synops"), seeds(told.dense, "synops")
-    shared = own.keys() & dense.keys()
-    return Spread.of(100 * own[seed] / dense[seed] for seed in sorted(shared)) if shared else None
+def _share(rows: Rows, base: Rows) -> Spread | None:
+    """Give SynOps in percent of another network's, seed by seed; None where they share no seed."""
+    own, whole = seeds(rows, "synops"), seeds(base, "synops")
+    shared = own.keys() & whole.keys()
+    return Spread.of(100 * own[seed] / whole[seed] for seed in sorted(shared)) if shared else None
 
 
 def _table(told: Told, names: list[str]) -> Table:
@@ -81,7 +81,7 @@ def _table(told: Told, names: list[str]) -> Table:
 
 
 def _numbers(rows: Rows, told: Told) -> tuple[str, ...]:
-    share = _share(rows, told)
+    share = _share(rows, told.dense)
     convolutions = any(row["conv"] for row in rows)  # none at all: the network has no convolution
     return (
         cell(rows, "accuracy", ".2f"),

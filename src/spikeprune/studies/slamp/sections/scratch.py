@@ -21,6 +21,7 @@ def scratch(told: Told) -> Section | None:
     titles = ("density", "contender", "top-1 %", "top-5 %", "unrolled %")
     caption = (
         "Mean ± sample standard deviation over seeds. Those that start sparse begin where the dense network began, and train on as many samples as it and "
-        "a whole chain of stops together, so more than a chain that has only come to this density. All recalibrate their norms alike."
+        "a whole chain of stops together, so more than a chain that has only come to this density. All recalibrate their norms alike. "
+        "SNIP and RigL take gradients of one batch; RigL another one at every exchange."
     )
     return Section("scratch", "Sparse from the start", tables=[Table(titles, body, caption, "Sparse from the start")])

@@ -29,6 +29,7 @@ class Told:
         layers: names of the synaptic layers in call order.
         neurons: names of the neuron layers in call order.
         timesteps: T.
+        readout: whether the last layer drives no neuron, so that its gain is 1 whatever it is given.
     """
 
     rows: Rows
@@ -36,6 +37,7 @@ class Told:
     layers: tuple[str, ...]
     neurons: tuple[str, ...]
     timesteps: int
+    readout: bool = True
 
     @property
     def dense(self) -> Rows:
