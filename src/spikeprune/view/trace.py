@@ -1,7 +1,7 @@
 """One dry forward that follows every layer's output channels: who reads them, who normalizes them, with whom they are added.
 
 Synaptic layers, norms and neurons are known as wholes: hooks speak for them, whatever they do inside. Everything in between is
-followed function by function (`spaces`). What is not understood makes the channels that reach it stay, with the reason.
+followed function by function (`rules`). What is not understood makes the channels that reach it stay, with the reason.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 from spikeprune.view.adapters import Adapter
 from spikeprune.view.graph import ChannelGraph, Notes, Use
 from spikeprune.view.layer import Layer
-from spikeprune.view.spaces import Call, Carried, Label, Opaque, Part, Unknown, passed
+from spikeprune.view.rules import passed
+from spikeprune.view.spaces import Call, Carried, Label, Opaque, Part, Unknown
 
 MIXING = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 READING = frozenset({"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy"})
