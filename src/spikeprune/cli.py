@@ -147,6 +147,8 @@ def study(
     overrides = [*([f"net.name={net}"] if net else []), *(changes or [])]
     if overrides and not entry.open:
         raise RecipeError(f"the study {name} has the paper's network and training, so it takes no --net and no key=value.")
+    if net and any(change.partition("=")[0].strip() == "net.name" for change in changes or []):
+        raise RecipeError(f"the network is named twice, by --net {net} and by net.name; leave one out.")
     own = {"overrides": overrides} if entry.open else {}
     folder = folder or Path("runs") / _slug(f"study-{name}-{data}{'-quick' * quick}", overrides)
     out.print(f"study {name} on {data}, {seeds} seed{'s' * (seeds > 1)} → {folder}", soft_wrap=True)

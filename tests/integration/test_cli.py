@@ -164,6 +164,12 @@ def test_the_study_of_a_fixed_network_takes_no_other(call, asked, extra):
     assert asked == []
 
 
+def test_a_network_named_twice_is_refused(call, asked):
+    status, _, err = call("study", "slamp", "--quick", "--net", "vgg9", "net.name=vgg16")
+    assert (status, asked) == (1, [])
+    assert "named twice" in " ".join(err.split())
+
+
 def test_a_study_without_changes_is_given_none(call, asked):
     assert call("study", "cqp", "--data", "mnist", "--seeds", 2)[0] == 0
     assert call("study", "slamp", "--quick", "--fresh")[0] == 0

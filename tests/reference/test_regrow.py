@@ -78,7 +78,8 @@ def test_an_update_of_rigl_at_constant_sparsity(units, share):
     sparsity = 1 - count / len(units)
     assume(count > 0 and kept(len(units), sparsity) == count and bool((growth > 0).any()))
     masks = RigL(share)([layer(weight.tolist())], gradient(growth.tolist()), Masks({"a": alive.view(1, -1)}), sparsity)
-    left = slow_drop(weight.tolist(), living(alive), kept(count, share))
+    able = sum(g > 0 for g, lives in zip(growth.tolist(), alive.tolist(), strict=True) if not lives)
+    left = slow_drop(weight.tolist(), living(alive), max(kept(count, share), count - able))
     assert living(masks["a"]) == slow_grow(growth.tolist(), left, count - len(left))
 
 

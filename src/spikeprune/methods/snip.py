@@ -68,6 +68,7 @@ def _sensitivity(layer: Layer, gradient: Tensor) -> Tensor:
     if not bool((gradient > 0).any()):
         raise MeasureError(
             f"no gradient reaches the weights of layer {layer.name!r}, so the sensitivity of all {gradient.numel()} is zero. Do its "
-            "neurons, or those behind it, never come near their threshold? Lower the threshold or scale its initial weights up."
+            "neurons, or those behind it, never come near their threshold? Measure untrained batch norms first (recalibrate), lower the "
+            "threshold, or scale its initial weights up."
         )
     return magnitude(layer.weight) * gradient

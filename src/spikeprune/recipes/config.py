@@ -97,7 +97,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: no such recipe, not TOML, an unknown key (the nearest is offered), or a wrong type or value.
     """
     table = _read(source)
-    for override in overrides:
+    for override in sorted(overrides, key=lambda text: _key(text) not in ("method.name", "net.name")):  # a name clears its table
         _override(table, override)
     return check(table, source)
 
@@ -140,6 +140,10 @@ def _read(source: str) -> dict[str, Any]:
         return {"name": path.stem, **tomllib.loads(text)}
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {source} is not TOML: {error}.") from error
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
 
 
 def _override(table: dict[str, Any], override: str) -> None:

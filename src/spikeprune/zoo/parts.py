@@ -56,8 +56,8 @@ class SpikingNet(nn.Module):
         super().__init__()
         if coding not in CODINGS:
             raise RecipeError(unknown("coding", coding, CODINGS))
-        if timesteps < 1:
-            raise RecipeError(f"a spiking network needs one timestep or more; got T = {timesteps}.")
+        if timesteps < 1 or timesteps != int(timesteps):
+            raise RecipeError(f"a spiking network needs one timestep or more, a whole number; got T = {timesteps}.")
         if not any(isinstance(part, MemoryModule | Block) for part in parts.values()):
             raise RecipeError(f"a spiking network needs a neuron among its parts; got {', '.join(parts)}.")
         self.image, self.timesteps, self.coding = tuple(image), timesteps, coding

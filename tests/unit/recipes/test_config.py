@@ -40,6 +40,13 @@ def test_another_method_drops_the_options_of_the_first():
     assert recipe.method.label == "erk"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_order_of_overrides_does_not_matter(order):
+    recipe = load_recipe("cqp-mnist", ["net.name=vgg9", "net.width=0.25", "method.name=slamp", "method.cap=3.0"][::order])
+    assert (recipe.net.name, recipe.net.width, recipe.method.name) == ("vgg9", 0.25, "slamp")
+    assert recipe.method.cap == 3.0
+
+
 def test_a_path_gives_the_recipe_its_name(tmp_path):
     file = tmp_path / "my.toml"
     recipe = load_recipe("demo")

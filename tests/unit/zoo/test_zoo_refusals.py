@@ -48,6 +48,7 @@ def test_a_wrong_neuron_is_refused(options, message):
     ("options", "message"),
     [
         ({"timesteps": 0}, "got T = 0"),
+        ({"timesteps": 2.5}, "a whole number; got T = 2.5"),
         ({"width": 0}, "width is 0"),
         ({"width": math.nan}, "width is nan"),
         ({"classes": 0}, "one class or more; got 0"),

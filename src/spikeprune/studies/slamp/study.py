@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spikeprune.errors import RecipeError
 from spikeprune.masks import Masks
+from spikeprune.recipes.nets import MLP
 from spikeprune.recipes.phase import Watch
 from spikeprune.recipes.run import Silent
 from spikeprune.recipes.rundir import environment
@@ -62,6 +63,10 @@ def run(
     settings, folder, watch = settings_of(data, quick), Path(path), watch or Silent()
     asked = {"study": "slamp", "data": data, "quick": quick, "overrides": list(overrides), **settings.fixed()}
     recipes = [settings.recipe(data, seed, tuple(overrides)) for seed in range(seeds)]  # fail before the folder is made
+    if recipes[0].net.name == MLP:
+        raise RecipeError(
+            "the study is of deep networks, not of the LIF MLP; leave net.name out or name a network of the zoo, such as vgg11."
+        )
     ledger = Ledger.open(folder, asked, fresh=fresh)
     labs = [Lab(recipe, folder / f"seed-{recipe.seed}", watch) for recipe in recipes]
     for lab in labs:

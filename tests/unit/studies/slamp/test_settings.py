@@ -72,6 +72,8 @@ def test_other_data_and_impossible_overrides_are_refused_before_anything_is_made
         study.run("mnist", tmp_path / "s")
     with pytest.raises(RecipeError, match="vgg61"):
         study.run("fashion-sample", tmp_path / "s", quick=True, overrides=["net.name=vgg61"])
+    with pytest.raises(RecipeError, match="not of the LIF MLP"):
+        study.run("fashion-mnist", tmp_path / "s", overrides=["net.name=mlp"])
     assert not (tmp_path / "s").exists()
 
 
