@@ -8,11 +8,13 @@ from spikeprune import methods, metrics, temporal
 from spikeprune.errors import SpikepruneError
 from spikeprune.hold import hold
 from spikeprune.kernel import allocate, patterns, schedules, scores
-from spikeprune.masks import Masks, load, save
+from spikeprune.masks import Masks
 from spikeprune.measure import measure
 from spikeprune.norms import recalibrate
 from spikeprune.pruner import Pruner, prune
 from spikeprune.report import Report, profile
+from spikeprune.saved import load, save
+from spikeprune.shrink import ShrinkPlan, channel_masks, plan_shrink, shrink
 from spikeprune.stats import Need
 from spikeprune.version import __version__ as __version__
 from spikeprune.view.model_view import ModelView, model_view
@@ -23,8 +25,10 @@ __all__ = [
     "Need",
     "Pruner",
     "Report",
+    "ShrinkPlan",
     "SpikepruneError",
     "allocate",
+    "channel_masks",
     "hold",
     "load",
     "measure",
@@ -32,11 +36,13 @@ __all__ = [
     "metrics",
     "model_view",
     "patterns",
+    "plan_shrink",
     "profile",
     "prune",
     "recalibrate",
     "save",
     "schedules",
     "scores",
+    "shrink",
     "temporal",
 ]

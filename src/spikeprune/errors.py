@@ -15,6 +15,7 @@
     │   └── NotMeasured          a statistic read that was never gathered
     ├── NonFinite            NaN or infinity in weights, gradients or scores
     ├── MaskMismatch         a mask made for another model
+    ├── ShrinkError          a smaller network that cannot run, or is not the same
     ├── UnsupportedOptimizer an optimizer whose memory `hold` cannot reach
     ├── DataError            a data set that is missing, cut short or wrong
     │   └── DownloadError        it could not be fetched
@@ -74,6 +75,10 @@ class NonFinite(SpikepruneError, ArithmeticError):
 
 class MaskMismatch(SpikepruneError):
     """Masks that belong to another model."""
+
+
+class ShrinkError(SpikepruneError):
+    """A smaller network that cannot run, or whose spikes are not those of the silenced one."""
 
 
 class UnsupportedOptimizer(SpikepruneError):

@@ -7,8 +7,9 @@ the weight and every state tensor of its shape after it, whatever the optimizer 
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,14 +22,9 @@ from spikeprune.view.model_view import ModelView, check_view
 
 
 def gates(view: ModelView, masks: Masks) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
-    """Yield layer name, held parameter and its dead entries: the one place that knows what is held for a mask."""
-    for layer in view.layers:
-        if layer.name in masks:
-            weight = layer.weight
-            dead = masks.dead(layer.name, weight.device)
-            if dead.shape != weight.shape:
-                masks.check(view.layers)  # raises; masks replaced meanwhile have not been checked
-            yield layer.name, weight, dead
+    """Yield name, held parameter and its dead entries: of a layer the weight, of its output channels the norm behind it."""
+    for name, param in masks.parameters(view.net):
+        yield name, param, masks.dead(name, param.device)
 
 
 class Holder:
@@ -61,7 +57,7 @@ class Holder:
                 if state.shape == dead.shape:
                     self.masks.zero_(name, state)
                 elif state.numel() > 1:
-                    raise _unreachable(self.optimizer, f"its state {key!r} for layer {name!r} has shape {tuple(state.shape)}")
+                    raise _unreachable(self.optimizer, f"its state {key!r} for {name!r} has shape {tuple(state.shape)}")
 
     def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """Mask the gradients; those that a closure is yet to make, right after it has made them."""
@@ -94,9 +90,33 @@ class Holder:
         for name, param, _ in gates(self.view, self.masks):
             if param.grad is not None and not bool(torch.isfinite(param.grad).all()):
                 raise NonFinite(
-                    f"the gradient of layer {name!r} holds NaN or infinity; the step was not taken and the weights are unharmed. "
+                    f"the gradient of {name!r} holds NaN or infinity; the step was not taken and the weights are unharmed. "
                     "Lower the learning rate, clip gradients, or step through a GradScaler."
                 )
+
+
+class Silenced:
+    """What the gates of dead channels were when they were silenced, so that a channel that is regrown gets it back.
+
+    Attributes:
+        values: by the names of gates, of their shapes; of what lives, what it was when it was last dead, or zero.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+        self.values = {name: value.clone() for name, value in values.items()}
+
+    @torch.no_grad()
+    def exchange(self, net: nn.Module, old: Masks, new: Masks) -> None:
+        """Note what is about to be silenced, and give back to what returns; before the new masks are applied."""
+        gated = {name for held in new.gates.values() for name in held}
+        for name, param in new.parameters(net):
+            if name not in gated:
+                continue
+            value = self.values.setdefault(name, torch.zeros_like(param.detach())).to(param.device)
+            alive = new.held[name].to(param.device)
+            before = old.held[name].to(param.device) if name in old.held else torch.ones_like(alive)
+            param.copy_(torch.where(alive & ~before, value, param))
+            self.values[name] = torch.where(before & ~alive, param, value)
 
 
 @contextmanager

@@ -5,22 +5,29 @@ Masks are state and are never inferred from zeros. They live beside the model, n
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikeprune.errors import MaskMismatch, NonFinite, SparsityError, StorageError
+from spikeprune.errors import MaskMismatch, ModelError, NonFinite, SparsityError, StorageError
 from spikeprune.files import read_tensors, write_tensors
-from spikeprune.kernel.patterns import Pattern
-from spikeprune.view.layer import Layer
+from spikeprune.kernel.allocate import Allocation
+from spikeprune.kernel.patterns import Pattern, by_output, rows
+from spikeprune.view.layer import Layer, by_unit, unit_name
 
 _WIDTH = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 FORMAT = "spikeprune-1"
+BELONG = "Masks belong to the model they were made for; make them anew with prune(), or load the model they go with."
+_GATE = "gate|"
 
 
 class Masks(Mapping[str, Tensor]):
     """Bool tensors by layer name, True keeps. Layers without a mask are whole.
+
+    Args:
+        masks: by layer name, each of the weight's shape.
+        gates: for layers whose output channels were pruned, what silences these: by layer name, which entries of which parameters
+            live, by the parameters' qualified names. A layer without gates is held by its weight, as its mask says.
 
     Example:
         >>> masks = Masks({"fc": torch.tensor([[True, False], [False, False]])})
@@ -28,12 +35,19 @@ class Masks(Mapping[str, Tensor]):
         (0.75, {'fc': 1})
     """
 
-    def __init__(self, masks: Mapping[str, Tensor]) -> None:
-        for name, mask in masks.items():
+    def __init__(self, masks: Mapping[str, Tensor], gates: Mapping[str, Mapping[str, Tensor]] | None = None) -> None:
+        self._masks, self._gates = dict(masks), {name: dict(held) for name, held in (gates or {}).items()}
+        for name, mask in [*masks.items(), *((name, held) for parts in self._gates.values() for name, held in parts.items())]:
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
                 kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
                 raise MaskMismatch(f"the mask of layer {name!r} is {kind}; masks are bool tensors, True keeps.")
-        self._masks = dict(masks)
+        for name in self._gates:
+            if name not in self._masks:
+                raise MaskMismatch(f"there are gates for layer {name!r}, but no mask; give both.")
+        self._forget()
+
+    def _forget(self) -> None:
+        self._held: dict[str, Tensor] | None = None
         self._dead: dict[str, Tensor] = {}
         self._bits: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
@@ -50,10 +64,25 @@ class Masks(Mapping[str, Tensor]):
         """Whether both hold the same masks for the same layers; where they lie does not matter."""
         if not isinstance(other, Masks):
             return NotImplemented
-        return self.keys() == other.keys() and all(torch.equal(mask.cpu(), other[name].cpu()) for name, mask in self.items())
+        return _same(self, other) and _same(self.held, other.held)
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} layers, {sum(self.kept.values()):,} of {self.weights:,} weights kept)"
+
+    @property
+    def gates(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """What silences the dead channels, of layers whose output channels were pruned; see above."""
+        return self._gates
+
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        """What lives, by the qualified name of every parameter that is held at zero elsewhere."""
+        if self._held is None:
+            self._held = {}
+            for layer, mask in self.items():
+                for name, alive in self._gates.get(layer, {weight_of(layer): mask}).items():
+                    self._held[name] = self._held[name] & alive if name in self._held else alive
+        return self._held
 
     @property
     def weights(self) -> int:
@@ -76,14 +105,14 @@ class Masks(Mapping[str, Tensor]):
         return 1 - self.density
 
     def dead(self, name: str, device: torch.device) -> Tensor:
-        """Return the mask of the dead weights of a layer on a device; kept until the masks change."""
+        """Return which entries of a held parameter are dead, on a device; kept until the masks change."""
         if name not in self._dead or self._dead[name].device != device:
-            self._dead[name] = ~self._masks[name].to(device)
+            self._dead[name] = ~self.held[name].to(device)
         return self._dead[name]
 
     @torch.no_grad()
     def zero_(self, name: str, tensor: Tensor) -> None:
-        """Zero the dead entries of a tensor of the layer's weight's shape, in place: a weight, its gradient, a moment.
+        """Zero the dead entries of a tensor of a held parameter's shape, in place: itself, its gradient, a moment.
 
         The entries are and-ed bit by bit with all ones or all zeros. That is cheaper than a masked fill, which matters once
         a step, and unlike a product with 0 and 1 it gives +0 from negative numbers and from NaN.
@@ -91,13 +120,28 @@ class Masks(Mapping[str, Tensor]):
         width = _WIDTH[tensor.element_size()]
         key = (name, tensor.device, width)
         if key not in self._bits:
-            self._bits[key] = -self._masks[name].to(tensor.device, width)
+            self._bits[key] = -self.held[name].to(tensor.device, width)
         tensor.detach().view(width).bitwise_and_(self._bits[key])
 
     def replace_(self, masks: "Masks") -> "Masks":
         """Take over other masks in place, so that whoever holds these follows."""
-        self._masks, self._dead, self._bits = dict(masks), {}, {}
+        self._masks, self._gates = dict(masks), {name: dict(held) for name, held in masks.gates.items()}
+        self._forget()
         return self
+
+    def over(self, earlier: "Masks") -> "Masks":
+        """Give these, decided after earlier ones: layers not decided anew keep theirs, and so do weights within living channels."""
+        masks, gates = {**earlier, **self}, {**earlier.gates, **self.gates}
+        for layer, mask in self.items():
+            weight = weight_of(layer)
+            before = earlier.gates.get(layer, {weight: earlier[layer]} if layer in earlier else {})
+            if layer not in self.gates:
+                gates |= {layer: {**before, weight: mask}} if layer in earlier.gates else {}
+            elif weight in before:  # weights were pruned one by one as well; a row that was wholly dead was a channel
+                alive = before[weight] | ~before[weight].flatten(1).any(1).view(-1, *[1] * (mask.dim() - 1))
+                masks[layer] = mask & alive
+                gates[layer] = {**self.gates[layer], weight: self.gates[layer].get(weight, torch.ones_like(mask)) & alive}
+        return Masks(masks, gates)
 
     def check(self, layers: Iterable[Layer]) -> "Masks":
         """Return the masks if each belongs to one of the layers.
@@ -108,22 +152,30 @@ class Masks(Mapping[str, Tensor]):
         shapes = {layer.name: tuple(layer.weight.shape) for layer in layers}
         for name, mask in self.items():
             if name not in shapes:
-                raise MaskMismatch(f"there is a mask for {name!r}, but the model's layers are {', '.join(shapes)}. {_BELONG}")
+                raise MaskMismatch(f"there is a mask for {name!r}, but the model's layers are {', '.join(shapes)}. {BELONG}")
             if tuple(mask.shape) != shapes[name]:
                 raise MaskMismatch(
-                    f"the mask for layer {name!r} has shape {tuple(mask.shape)}, its weight {shapes[name]}. {_BELONG}"
+                    f"the mask for layer {name!r} has shape {tuple(mask.shape)}, its weight {shapes[name]}. {BELONG}"
                 )
         return self
 
-    def apply_(self, layers: Iterable[Layer]) -> None:
-        """Set the dead weights of the layers to zero."""
-        for layer in layers:
-            if layer.name in self:
-                self.zero_(layer.name, layer.weight)
+    def parameters(self, net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the held parameters of a model with their names.
+
+        Raises:
+            MaskMismatch: the model has no such parameter, or one of another shape.
+        """
+        for name, alive in self.held.items():
+            yield name, _parameter(net, name, alive)
+
+    def apply_(self, net: nn.Module) -> None:
+        """Set the dead entries of a model's parameters to zero."""
+        for name, param in self.parameters(net):
+            self.zero_(name, param)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the masks as one safetensors file, in one step."""
-        write_tensors(path, self, {"format": FORMAT, "holds": "masks"})
+        write_tensors(path, packed(self), {"format": FORMAT, "holds": "masks"})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Masks":
@@ -132,11 +184,31 @@ class Masks(Mapping[str, Tensor]):
         Raises:
             StorageError: the file is missing or damaged, or holds something else.
         """
-        return cls(_read(path, "masks"))
+        return unpacked(read(path, "masks")[0])
 
 
-MODEL = "model and masks"
-_BELONG = "Masks belong to the model they were made for; make them anew with prune(), or load the model they go with."
+def weight_of(layer: str) -> str:
+    """Give the qualified name of a layer's weight; the layer may be the whole model."""
+    return f"{layer}.weight".lstrip(".")
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(mask.cpu(), other[name].cpu()) for name, mask in one.items())
+
+
+def _parameter(net: nn.Module, name: str, alive: Tensor) -> nn.Parameter:
+    try:
+        param = net.get_parameter(name)
+    except AttributeError as error:
+        held = any(known == name for known, _ in net.named_buffers()) or name.rpartition(".")[0] in dict(net.named_modules())
+        if held:
+            raise ModelError(f"{name!r} is no longer a plain parameter; undo what parametrized it.") from error
+        raise MaskMismatch(f"the masks hold {name!r}, which the model does not have. {BELONG}") from error
+    if param.shape != alive.shape:
+        raise MaskMismatch(
+            f"the masks hold {name!r} with shape {tuple(alive.shape)}; the model's has {tuple(param.shape)}. {BELONG}"
+        )
+    return param
 
 
 def refuse_other(masks: object) -> None:
@@ -149,113 +221,101 @@ def refuse_other(masks: object) -> None:
 
 
 def decide(layers: Iterable[Layer], scores: Mapping[str, Tensor], keep: Mapping[str, int], pattern: Pattern) -> Masks:
-    """Keep the `keep[name]` best units of each layer.
+    """Keep the `keep[name]` best units of each layer; of output channels, of each family, by the name of its first layer.
 
     Raises:
         NonFinite: a score is NaN.
         SparsityError: a layer is to keep more than is alive.
     """
-    masks = {}
+    masks: dict[str, Tensor] = {}
+    gates: dict[str, dict[str, Tensor]] = {}
     for layer in layers:
-        score = scores[layer.name]
-        if bool(score.isnan().any()):
-            raise NonFinite(
-                f"{int(score.isnan().sum())} of {score.numel()} scores of layer {layer.name!r} are NaN. Check its weights and what was "
-                "measured of it for NaN or infinity."
-            )
-        alive = int((score != -torch.inf).sum())
-        if keep[layer.name] > alive:
-            raise SparsityError(
-                f"layer {layer.name!r} is to keep {keep[layer.name]} of its {score.numel()} units, but earlier masks left only {alive} "
-                "alive, and what is removed stays removed. Ask for a higher sparsity, or start without those masks."
-            )
-        masks[layer.name] = pattern.expand(pattern.select(score, keep[layer.name]), layer.weight)
-    return Masks(masks)
+        name = unit_name(layer, pattern)
+        units = pattern.select(_checked(scores[name], keep[name], name), keep[name])
+        masks[layer.name] = pattern.expand(units, layer.weight)
+        if by_output(pattern):
+            gates[layer.name] = gates_of(layer, units)
+    return Masks(masks, gates)
 
 
-def save(path: str | os.PathLike[str], net: nn.Module, masks: Masks | None = None) -> None:
-    """Write a model's state and its masks as one safetensors file, in one step; an earlier file stays if that fails.
+def choose(
+    layers: Iterable[Layer], scores: Mapping[str, Tensor], sparsity: float, allocation: Allocation, pattern: Pattern
+) -> Masks:
+    """Join the scores of channels that live and die together, allocate, and keep the best units of each layer.
 
     Args:
-        path: the file.
-        net: any model; what its `state_dict` holds is written. Neuron state is not part of it.
-        masks: the masks that go with it.
-
-    Raises:
-        StorageError: the file cannot be written, or the state holds something other than tensors.
-        MaskMismatch: the masks belong to another model.
-
-    Example:
-        >>> import os, tempfile
-        >>> net = nn.Linear(2, 1)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = os.path.join(folder, "net.safetensors")
-        ...     save(path, net, Masks({"": torch.tensor([[True, False]])}))
-        ...     os.listdir(folder)
-        ['net.safetensors']
+        layers: the layers to prune.
+        scores: one a unit, by layer.
+        sparsity: of all units.
+        allocation: turns scores and sparsity into how many units each layer keeps.
+        pattern: that the scores were reduced by.
     """
-    masks = Masks({}) if masks is None else masks
-    refuse_other(masks)
-    state: dict[str, Any] = net.state_dict()
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise StorageError(
-                f"the model's state {name!r} is {type(value).__name__}, not a tensor; it cannot be saved without pickle."
-            )
-    _refuse_foreign(masks, {name: tuple(value.shape) for name, value in state.items()}, "cannot save: there is")
-    tensors = {f"model.{name}": value for name, value in state.items()}
-    tensors |= {f"mask.{name}": mask for name, mask in masks.items()}
-    write_tensors(path, tensors, {"format": FORMAT, "holds": MODEL})
+    layers = tuple(layers)
+    units = by_unit(layers, scores, pattern)
+    return decide(layers, units, allocation(units, sparsity), pattern)
 
 
-def load(path: str | os.PathLike[str], net: nn.Module) -> tuple[nn.Module, Masks]:
-    """Read what `save` wrote into a model of the same shape; return it with its masks. On error it is left untouched.
+def _checked(score: Tensor, keep: int, name: str) -> Tensor:
+    if bool(score.isnan().any()):
+        raise NonFinite(
+            f"{int(score.isnan().sum())} of {score.numel()} scores of layer {name!r} are NaN. Check its weights and what was "
+            "measured of it for NaN or infinity."
+        )
+    alive = int((score != -torch.inf).sum())
+    if keep > alive:
+        raise SparsityError(
+            f"layer {name!r} is to keep {keep} of its {score.numel()} units, but earlier masks left only {alive} "
+            "alive, and what is removed stays removed. Ask for a higher sparsity, or start without those masks."
+        )
+    return score
+
+
+def gates_of(layer: Layer, alive: Tensor) -> dict[str, Tensor]:
+    """Give what silences the dead output channels of a layer: gain and shift of the norms behind it, or its weight and bias.
+
+    Args:
+        layer: one of `ModelView.channel_layers`.
+        alive: bool (C_out,).
+    """
+    gates: dict[str, Tensor] = {}
+    for norm in layer.norms:
+        kept = torch.ones_like(norm.gain, dtype=torch.bool)
+        kept[norm.place(alive.numel())] = alive.to(kept.device).repeat_interleave(norm.repeat)
+        gates |= {f"{norm.name}.{part}": kept for part in ("weight", "bias")}
+    if layer.bare:
+        gates[weight_of(layer.name)] = rows(alive, layer.weight)
+        if layer.module.bias is not None:
+            gates[weight_of(layer.name).removesuffix("weight") + "bias"] = alive
+    return gates
+
+
+def packed(masks: Masks) -> dict[str, Tensor]:
+    """Give masks and gates as tensors by name, for a file."""
+    gates = {f"{_GATE}{layer}|{name}": alive for layer, held in masks.gates.items() for name, alive in held.items()}
+    return {**masks, **gates}
+
+
+def unpacked(tensors: Mapping[str, Tensor]) -> Masks:
+    """Give the masks that `packed` gave the tensors of."""
+    masks = {name: mask for name, mask in tensors.items() if not name.startswith(_GATE)}
+    gates: dict[str, dict[str, Tensor]] = {}
+    for name, alive in tensors.items():
+        if name.startswith(_GATE):
+            layer, _, param = name.removeprefix(_GATE).partition("|")
+            gates.setdefault(layer, {})[param] = alive
+    return Masks(masks, gates)
+
+
+def read(path: str | os.PathLike[str], holds: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata of a file of this version's format that holds one of the kinds named, apart by a comma.
 
     Raises:
         StorageError: the file is missing or damaged, or holds something else.
-        MaskMismatch: the file belongs to another model.
-
-    Example:
-        >>> import os, tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = os.path.join(folder, "net.safetensors")
-        ...     save(path, nn.Linear(2, 1), Masks({"": torch.tensor([[True, False]])}))
-        ...     net, masks = load(path, nn.Linear(2, 1))
-        >>> masks.kept
-        {'': 1}
     """
-    tensors = _read(path, MODEL)
-    state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    masks = Masks({name.removeprefix("mask."): value for name, value in tensors.items() if name.startswith("mask.")})
-    own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    theirs = {name: tuple(value.shape) for name, value in state.items()}
-    wrong = [name for name in sorted(own.keys() | theirs.keys()) if own.get(name) != theirs.get(name)]
-    if wrong:
-        first = wrong[0]
-        raise MaskMismatch(
-            f"{path} belongs to another model: {len(wrong)} entries differ, first {first!r} (file: {theirs.get(first, 'absent')}, "
-            f"model: {own.get(first, 'absent')}). Build the model as it was when it was saved."
-        )
-    _refuse_foreign(masks, own, f"{path} holds")
-    net.load_state_dict(state)
-    return net, masks
-
-
-def _refuse_foreign(masks: Masks, own: Mapping[str, tuple[int, ...]], told: str) -> None:
-    """Raise MaskMismatch, which begins with `told`, if a mask fits no weight among a model's own shapes."""
-    for layer, mask in masks.items():
-        name = f"{layer}.weight".lstrip(".")
-        if own.get(name) != tuple(mask.shape):
-            raise MaskMismatch(
-                f"{told} a mask of shape {tuple(mask.shape)} for {name!r}, where the model has {own.get(name, 'nothing')}. {_BELONG}"
-            )
-
-
-def _read(path: str | os.PathLike[str], holds: str) -> dict[str, Tensor]:
     tensors, metadata = read_tensors(path)
-    if metadata.get("format") != FORMAT or metadata.get("holds") != holds:
+    if metadata.get("format") != FORMAT or metadata.get("holds") not in holds.split(", "):
         raise StorageError(
             f"{path} does not hold {holds} as this version of spikeprune writes them: its format is {metadata.get('format')!r}, its "
-            f"content {metadata.get('holds')!r}. spikeprune.load reads {MODEL}, Masks.load reads masks alone."
+            f"content {metadata.get('holds')!r}. spikeprune.load reads models and their masks, Masks.load reads masks alone."
         )
-    return tensors
+    return tensors, metadata

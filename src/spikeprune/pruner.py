@@ -8,10 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 from torch.optim import Optimizer
 
 from spikeprune.errors import MaskMismatch, MethodError, NoPrunableLayers, ScheduleError
-from spikeprune.hold import Holder
+from spikeprune.hold import Holder, Silenced
 from spikeprune.kernel.allocate import kept
+from spikeprune.kernel.patterns import by_output
 from spikeprune.kernel.schedules import Schedule
-from spikeprune.masks import Masks, refuse_other
+from spikeprune.masks import Masks, packed, refuse_other, unpacked
 from spikeprune.measure import LossFn, measure
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer, check_weights
@@ -82,16 +83,24 @@ def prune(
         >>> masks.kept, int((net.weight != 0).sum())
         ({'': 2}, 2)
     """
-    decision = _Decision(view, method, _select(view, layers), calibration, loss_fn)
+    decision = _Decision(view, method, _select(view, layers, method), calibration, loss_fn)
     masks = Masks({}) if masks is None else masks
     new = decision(sparsity, masks)
-    masks.apply_(view.layers)  # what comes back to life starts at zero
-    new.apply_(view.layers)
+    if not is_soft(method):
+        masks.apply_(view.net)  # what comes back to life starts at zero
+    new.apply_(view.net)
     return new
 
 
-def _select(view: ModelView, names: str | Iterable[str] | None) -> tuple[Layer, ...]:
+def is_soft(method: Method) -> bool:
+    """Whether what a method prunes may live on until the next update: it is set to zero once, and never held."""
+    return bool(getattr(method, "soft", False))
+
+
+def _select(view: ModelView, names: str | Iterable[str] | None, method: Method) -> tuple[Layer, ...]:
     check_view(view)
+    if by_output(getattr(method, "pattern", None)):
+        return view.channel_layers(names)
     chosen = view.select(names)
     if not chosen:
         known = ", ".join(layer.name for layer in view.layers)
@@ -126,7 +135,7 @@ class _Decision:
         stats = Stats({}, None, 0, 0)
         if self.method.needs:
             stats = measure(self.view, self.calibration, self.method.needs, loss_fn=self.loss_fn)
-        return Masks({**masks, **self.method(self.layers, stats, masks, sparsity)})
+        return self.method(self.layers, stats, masks, sparsity).over(masks)
 
 
 def _check_schedule(schedule: object) -> None:
@@ -180,14 +189,19 @@ class Pruner:
     ) -> None:
         _check_schedule(schedule)
         self.view, self.schedule = view, schedule
-        self._decision = _Decision(view, method, _select(view, layers), calibration, loss_fn)
+        self._decision = _Decision(view, method, _select(view, layers, method), calibration, loss_fn)
         self.masks = Masks({})
         self.steps = 0
+        self._silenced = Silenced()
         self._holders: list[Holder] = []
 
     def attach(self, optimizer: Optimizer) -> "Pruner":
-        """Hold the masks through this optimizer from now on, until `detach`; returns the pruner."""
-        self._holders.append(Holder(optimizer, self.view, self.masks))
+        """Hold the masks through this optimizer from now on, until `detach`; returns the pruner.
+
+        What a soft method prunes is not held: it may live on until the next update.
+        """
+        if not is_soft(self._decision.method):
+            self._holders.append(Holder(optimizer, self.view, self.masks))
         return self
 
     def detach(self) -> None:
@@ -209,13 +223,15 @@ class Pruner:
         if isinstance(method, SteppedMethod):
             method = method.at(self.steps)
         new = replace(self._decision, method=method)(sparsity, self.masks)
-        self.masks.apply_(self.view.layers)  # what comes back to life starts at zero, even if no optimizer was attached
+        if not is_soft(method):
+            self.masks.apply_(self.view.net)  # what comes back to life starts at zero, even if no optimizer was attached
+            self._silenced.exchange(self.view.net, self.masks, new)  # but for channels
         self._enforce(new)
         return self.masks
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what resuming needs: the steps counted and the masks."""
-        return {"steps": self.steps, "masks": dict(self.masks)}
+        """Give what resuming needs: the steps counted, the masks, and what silenced channels get back if they return."""
+        return {"steps": self.steps, "masks": packed(self.masks), "silenced": dict(self._silenced.values)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state_dict`; dead weights are set to zero at once.
@@ -225,12 +241,14 @@ class Pruner:
         """
         if not {"steps", "masks"} <= state.keys():
             raise MaskMismatch(f"this is not a pruner's state: it has {sorted(state)}, not 'steps' and 'masks'.")
-        masks = Masks(state["masks"]).check(self.view.layers)
-        self.steps = state["steps"]
+        masks = unpacked(state["masks"]).check(self.view.layers)
+        for _ in masks.parameters(self.view.net):
+            pass  # raises if one is missing
+        self.steps, self._silenced = state["steps"], Silenced(state.get("silenced", {}))
         self._enforce(masks)
 
     def _enforce(self, masks: Masks) -> None:
         self.masks.replace_(masks)
-        self.masks.apply_(self.view.layers)
+        self.masks.apply_(self.view.net)
         for holder in self._holders:
             holder.bury()

@@ -33,9 +33,15 @@ class Need(Enum):
     """Share of the neurons that the layer drives whose charge lies within half a threshold of the threshold; (T,)."""
     SPIKE_RATE = "spike_rate"
     """Spikes a neuron and timestep of every neuron layer; (T,), read from `Stats.rates`."""
+    CHANNEL_MEMBRANE = "channel_membrane"
+    """Mean |v[t]| after the reset, over samples, timesteps and places, of the neurons that each output channel passes; (C_out,)."""
+    CHANNEL_RATE = "channel_rate"
+    """Spikes a neuron and timestep of each output channel; (C_out,)."""
+    GAIN_GRADIENT = "gain_gradient"
+    """Mean over batches of |dL/d gain| of the norm behind each output channel, weighted as WEIGHT_GRADIENT; (C_out,)."""
 
 
-GRADIENTS = frozenset({Need.WEIGHT_GRADIENT, Need.STEP_WEIGHT})
+GRADIENTS = frozenset({Need.WEIGHT_GRADIENT, Need.STEP_WEIGHT, Need.GAIN_GRADIENT})
 # Told by timestep at a layer rather than at a neuron: step weights are, where a layer drives none.
 AT_LAYERS = frozenset({Need.INPUT_COUNT, Need.INPUT_POWER, Need.TRACE_POWER, Need.STEP_WEIGHT})
 
@@ -77,6 +83,21 @@ class LayerStats:
     def near_threshold(self) -> Tensor:
         """Share of the neurons that the layer drives whose charge is near their threshold, float64: (T,)."""
         return self._read(Need.NEAR_THRESHOLD)
+
+    @property
+    def channel_membrane(self) -> Tensor:
+        """Mean |v| after the reset, float64 (C_out,); over the neurons that the channels of the layer's family pass."""
+        return self._read(Need.CHANNEL_MEMBRANE)
+
+    @property
+    def channel_rate(self) -> Tensor:
+        """Spikes a neuron and timestep, float64 (C_out,); over the neurons that the channels of the layer's family pass."""
+        return self._read(Need.CHANNEL_RATE)
+
+    @property
+    def gain_gradient(self) -> Tensor:
+        """Mean |dL/d gain|, float64 (C_out,); over the norms behind the channels of the layer's family."""
+        return self._read(Need.GAIN_GRADIENT)
 
     @property
     def binary_input(self) -> bool:

@@ -192,7 +192,7 @@ def test_the_model_is_left_as_found(method, promise, lent):
     stats = measure(view, data["calibration"], method.needs, loss_fn=loss_fn)
     masks = method(view.layers, stats, Masks({}), min(0.5, promise.highest(view, sizes(view, method))))
     assert_same(before, photograph(view.net))
-    masks.apply_(view.layers)
+    masks.apply_(view.net)
     after = photograph(view.net)
     for x in view.layers:
         changed = before.pop((f"{x.name}.weight", "value")) != after.pop((f"{x.name}.weight", "value"))

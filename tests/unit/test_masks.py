@@ -66,11 +66,11 @@ def test_a_mask_must_be_bool(value, told):
 
 def test_dead_is_kept_until_the_masks_change():
     masks, cpu = Masks({"a": mask([YES, NO])}), torch.device("cpu")
-    dead = masks.dead("a", cpu)
+    dead = masks.dead("a.weight", cpu)
     assert dead.tolist() == [[False, True]]
-    assert masks.dead("a", cpu) is dead
+    assert masks.dead("a.weight", cpu) is dead
     masks.replace_(Masks({"a": mask([NO, NO])}))
-    assert masks.dead("a", cpu).tolist() == [[True, True]]
+    assert masks.dead("a.weight", cpu).tolist() == [[True, True]]
 
 
 def test_replace_keeps_the_object_and_not_the_other():
@@ -82,14 +82,14 @@ def test_replace_keeps_the_object_and_not_the_other():
 
 def test_apply_zeroes_the_dead_and_nothing_else():
     fc, whole = layer([[1.0, 2.0]]), layer([[3.0]], "whole")
-    Masks({"fc": mask([NO, YES])}).apply_([fc, whole])
+    Masks({"fc": mask([NO, YES])}).apply_(nn.ModuleDict({"fc": fc.module, "whole": whole.module}))
     assert fc.weight.tolist() == [[0.0, 2.0]]
     assert whole.weight.tolist() == [[3.0]]
 
 
 def test_a_dead_nan_becomes_zero():
     fc = layer([[torch.nan, 2.0]])
-    Masks({"fc": mask([NO, YES])}).apply_([fc])
+    Masks({"fc": mask([NO, YES])}).apply_(nn.ModuleDict({"fc": fc.module}))
     assert fc.weight.tolist() == [[0.0, 2.0]]
 
 
@@ -155,7 +155,7 @@ def test_a_model_and_its_masks_round_trip(tmp_path, framework):
     net, x = NETS[framework](), small_nets.spikes(4, 2, 6)
     view = model_view(net, x)
     masks = half(net)
-    masks.apply_(view.layers)
+    masks.apply_(view.net)
     expected = view(x).detach().clone()  # its neurons are charged when it is saved
     save(tmp_path / "net.safetensors", net, masks)
 
@@ -271,7 +271,7 @@ def test_a_state_that_would_need_pickle_is_refused(tmp_path):
 def test_zero_gives_positive_zero_from_anything_and_touches_nothing_alive(dtype):
     masks = Masks({"fc": torch.tensor([[True, False, False], [False, True, False]])})
     tensor = torch.tensor([[-1.5, -2.0, torch.nan], [torch.inf, torch.nan, 0.0]], dtype=dtype)
-    masks.zero_("fc", tensor)
+    masks.zero_("fc.weight", tensor)
     assert tensor[0, 0] == -1.5
     assert tensor[1, 1].isnan()
     dead = tensor[~masks["fc"]]
@@ -282,8 +282,8 @@ def test_zero_gives_positive_zero_from_anything_and_touches_nothing_alive(dtype)
 def test_zero_reaches_through_strides_and_follows_replaced_masks():
     masks = Masks({"fc": torch.tensor([[True, False], [True, True], [False, True]])})
     base = torch.ones(2, 3)
-    masks.zero_("fc", base.T)
+    masks.zero_("fc.weight", base.T)
     assert base.tolist() == [[1, 1, 0], [0, 1, 1]]
     masks.replace_(Masks({"fc": torch.zeros(3, 2, dtype=torch.bool)}))
-    masks.zero_("fc", base.T)
+    masks.zero_("fc.weight", base.T)
     assert base.tolist() == [[0, 0, 0], [0, 0, 0]]

@@ -407,6 +407,7 @@ def test_no_activation_outlives_its_batch():
     """What lives is counted each time a batch is asked for: it must not grow with the batches seen."""
     net = nn.Sequential(nn.Linear(6, 5), snntorch.Leaky(beta=0.9, init_hidden=True), nn.Linear(5, 3))
     view = model_view(net, noise(T, N, 6), forward=unroll)
+    assert view.graph  # made now: it takes a pass of its own
     seen, alive = [], []
 
     def note(module, args, output):

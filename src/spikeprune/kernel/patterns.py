@@ -59,7 +59,7 @@ def check_pattern(pattern: object) -> None:
     """Raise MethodError if it is no pattern, but perhaps the name or the class of one."""
     if isinstance(pattern, type) or not isinstance(pattern, Pattern):
         raise MethodError(
-            f"pattern is {pattern!r}, but must be a pattern, such as patterns.Channel(dim=1) or patterns.Unstructured() "
+            f"pattern is {pattern!r}, but must be a pattern, such as patterns.Channel() or patterns.Unstructured() "
             "(from spikeprune import patterns)."
         )
 
@@ -89,31 +89,69 @@ class Unstructured:
 
 @dataclass(frozen=True)
 class Channel:
-    """All weights that read one input channel (a column of a linear weight) are a unit.
+    """All weights of one output channel (a row of the weight), or of one input channel (a column), are a unit.
 
-    Only `dim=1` exists: a dead input is exactly its dead weights. Removing *output* channels (`dim=0`) means silencing
-    the norm behind them and rebuilding the network smaller, which this version does not do, so it is refused. With
-    grouped convolutions a unit is the i-th input of every group.
+    Output channels, the default, are pruned a family at a time: those of layers whose outputs are added live and die
+    together. What silences a dead one is the norm behind it; `shrink` removes it. A dead input channel is exactly its dead
+    weights; with grouped convolutions it is the i-th input of every group.
+
+    Args:
+        dim: 0 for output channels, 1 for input channels.
+
+    Raises:
+        SparsityError: another dim.
 
     Example:
+        >>> Channel().reduce(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        tensor([1.5000, 3.5000], dtype=torch.float64)
         >>> Channel(dim=1).reduce(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
         tensor([2., 3.], dtype=torch.float64)
     """
 
-    dim: int
+    dim: int = 0
 
     def __post_init__(self) -> None:
-        if self.dim != 1:
-            raise SparsityError(f"Channel(dim={self.dim}) is not supported; Channel(dim=1) prunes input channels (columns).")
+        if self.dim not in (0, 1):
+            raise SparsityError(f"Channel(dim={self.dim}) is none: dim=0 prunes output channels, dim=1 input channels (columns).")
 
     def reduce(self, score: Tensor) -> Tensor:
-        """Return the mean score of each input channel, float64 (C_in,); a channel with a dead weight is dead."""
-        return score.transpose(0, 1).flatten(1).double().mean(1)
+        """Return the mean score of each channel, float64 (C,).
+
+        An input channel with a dead weight is dead. An output channel is when all its weights are: single ones count as 0.
+        """
+        score = score.transpose(0, self.dim).flatten(1).double()
+        if self.dim == 0:
+            score = score.masked_fill((score == -torch.inf) & (score > -torch.inf).any(1, keepdim=True), 0)
+        return score.mean(1)
 
     def select(self, score: Tensor, keep: int) -> Tensor:
-        """Keep the `keep` best input channels."""
+        """Keep the `keep` best channels."""
         return top_k(score, keep)
 
     def expand(self, units: Tensor, weight: Tensor) -> Tensor:
-        """Repeat the verdict on each input channel over all weights that read it."""
+        """Repeat the verdict on each channel over all its weights."""
+        if self.dim == 0:
+            return rows(units, weight)
         return units.view(1, -1, *[1] * (weight.dim() - 2)).expand_as(weight).clone()
+
+
+def by_output(pattern: object) -> bool:
+    """Whether a pattern's units are output channels, which are decided a family at a time."""
+    return isinstance(pattern, Channel) and pattern.dim == 0
+
+
+def rows(units: Tensor, weight: Tensor) -> Tensor:
+    """Repeat a bool (C_out,) over all weights of each output channel; of the weight's shape."""
+    return units.view(-1, *[1] * (weight.dim() - 1)).expand_as(weight).clone()
+
+
+def living(pattern: Pattern, mask: Tensor | None) -> Tensor | None:
+    """Say which units of a weight-shaped mask can be kept; None while nothing is dead.
+
+    Example:
+        >>> living(Channel(), torch.tensor([[False, True], [False, False]]))
+        tensor([ True, False])
+    """
+    if mask is None:
+        return None
+    return pattern.reduce(torch.zeros_like(mask, dtype=torch.double).masked_fill(~mask, -torch.inf)) == 0

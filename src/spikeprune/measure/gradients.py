@@ -1,6 +1,6 @@
 """The probe of weights: the size of their gradients."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,21 +27,24 @@ class WeightGradient:
     def begin(self) -> None:
         """Keep nothing of a batch."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Take the gradients of a batch's loss; hooks on the way see it pass.
+    def backward(self, loss: Tensor, others: Sequence[Tensor] = ()) -> tuple[Tensor | None, ...]:
+        """Take the gradients of a batch's loss; hooks on the way see it pass. Returns those of other parameters.
 
         Raises:
             MeasureError: the loss depends on the weight of no layer.
             NonFinite: a gradient is NaN or infinite.
         """
-        grads: tuple[Tensor | None, ...] = torch.autograd.grad(loss, [x.weight for x in self._layers], allow_unused=True)
+        grads: tuple[Tensor | None, ...] = torch.autograd.grad(
+            loss, [*(x.weight for x in self._layers), *others], allow_unused=True
+        )
         if all(grad is None for grad in grads):
             raise MeasureError(
                 f"the loss of calibration batch {self._clock.batch} depends on the weight of no layer. Is the output detached?"
             )
-        for layer, grad in zip(self._layers, grads, strict=True):
+        for layer, grad in zip(self._layers, grads, strict=False):
             if grad is not None:  # a head that this loss does not use counts as zero if other batches reach it
                 self._add(layer, grad)
+        return grads[len(self._layers) :]
 
     def means(self) -> Mapping[str, Tensor]:
         """Give what has the weight's shape, by layer."""

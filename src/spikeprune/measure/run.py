@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from spikeprune.errors import EmptyCalibration, MeasureError, MissingLoss
 from spikeprune.measure.batches import LossFn, check_batches, loss_of, parts, refuse_empty, run_batch
+from spikeprune.measure.channels import ChannelMembrane, ChannelRate, GainGradient
 from spikeprune.measure.clock import Clock
 from spikeprune.measure.gradients import WeightGradient
 from spikeprune.measure.inputs import InputCount, Power
@@ -66,7 +67,7 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
             total.clock.check()
             if GRADIENTS & needs:
                 assert loss_fn is not None
-                total.weights.backward(loss_of(loss_fn, out, y, number))
+                total.backward(loss_of(loss_fn, out, y, number))
     if not total.clock.samples:
         raise EmptyCalibration(
             "the calibration data held no batch. Pass a list or a DataLoader with at least one; a generator is empty the second time."
@@ -80,6 +81,7 @@ class _Pass:
     def __init__(self, view: ModelView, needs: Set[Need]) -> None:
         self.view, self.needs, self.clock = view, needs, Clock(view)
         self.weights, self.counts = WeightGradient(view, self.clock), InputCount(view, self.clock)
+        self.gains: GainGradient | None = None
         self.probes: dict[Need, Probe] = {need: self._probe(need) for need in Need if need in needs}
 
     def _probe(self, need: Need) -> Probe:
@@ -97,6 +99,13 @@ class _Pass:
                 return NearThreshold(view, clock)
             case Need.STEP_WEIGHT:
                 return StepWeight(view, clock)
+            case Need.CHANNEL_MEMBRANE:
+                return ChannelMembrane(view, clock)
+            case Need.CHANNEL_RATE:
+                return ChannelRate(view, clock)
+            case Need.GAIN_GRADIENT:
+                self.gains = GainGradient(view, clock)
+                return self.gains
 
     def hooks(self) -> Iterator[RemovableHandle]:
         yield from self.clock.first()
@@ -109,6 +118,11 @@ class _Pass:
         for probe in self.probes.values():
             probe.begin()
 
+    def backward(self, loss: Tensor) -> None:
+        others = self.weights.backward(loss, () if self.gains is None else self.gains.parameters)
+        if self.gains is not None:
+            self.gains.add(others)
+
     def stats(self) -> Stats:
         means = {need: probe.means() for need, probe in self.probes.items()}
         rates = means.pop(Need.SPIKE_RATE, None)
@@ -118,8 +132,16 @@ class _Pass:
     def _layer(self, layer: Layer, means: Mapping[Need, Mapping[str, Tensor]]) -> LayerStats:
         values = {need: found[layer.name] for need, found in means.items() if layer.name in found}
         absent = {need: _no_gradient(layer) for need in GRADIENTS & self.needs}
-        absent |= {Need.NEAR_THRESHOLD: ": it drives no neuron."} if Need.NEAR_THRESHOLD in self.needs else {}
+        absent |= {need: why for need, why in ABSENT.items() if need in self.needs}
         return LayerStats(layer.name, values, binary=layer.name not in self.counts.real, absent=absent)
+
+
+ABSENT = {
+    Need.NEAR_THRESHOLD: ": it drives no neuron.",
+    Need.CHANNEL_MEMBRANE: ": its output channels must stay, or pass no neuron; see view.explain().",
+    Need.CHANNEL_RATE: ": its output channels must stay, or pass no neuron; see view.explain().",
+    Need.GAIN_GRADIENT: ": its output channels must stay, or pass no norm whose gain takes gradients; see view.explain().",
+}
 
 
 def _no_gradient(layer: Layer) -> str:

@@ -2,8 +2,23 @@
 
 from spikeprune.methods.baselines import Magnitude, Random
 from spikeprune.methods.cqp import CQP, GradientOnly
+from spikeprune.methods.sca import SCA, Activity
 from spikeprune.methods.slamp import SLAMP
+from spikeprune.methods.slimming import Slimming, gain_penalty
 from spikeprune.methods.snip import SNIP
 from spikeprune.methods.sparse_training import SET, RigL
 
-__all__ = ["CQP", "SET", "SLAMP", "SNIP", "GradientOnly", "Magnitude", "Random", "RigL"]
+__all__ = [
+    "CQP",
+    "SCA",
+    "SET",
+    "SLAMP",
+    "SNIP",
+    "Activity",
+    "GradientOnly",
+    "Magnitude",
+    "Random",
+    "RigL",
+    "Slimming",
+    "gain_penalty",
+]

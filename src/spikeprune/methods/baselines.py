@@ -13,9 +13,9 @@ from typing import ClassVar
 import torch
 
 from spikeprune.kernel.allocate import Allocation, check_allocation, global_top_k
-from spikeprune.kernel.patterns import Pattern, Unstructured, check_pattern
+from spikeprune.kernel.patterns import Pattern, Unstructured, check_pattern, living
 from spikeprune.kernel.scores import held_down, magnitude
-from spikeprune.masks import Masks, decide
+from spikeprune.masks import Masks, choose
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer
 
@@ -45,7 +45,7 @@ class Magnitude:
     def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
         """Score by magnitude, allocate, keep the largest."""
         scores = {layer.name: self.pattern.reduce(held_down(magnitude(layer.weight), masks.get(layer.name))) for layer in layers}
-        return decide(layers, scores, self.allocation(scores, sparsity), self.pattern)
+        return choose(layers, scores, sparsity, self.allocation, self.pattern)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,5 @@ class Random:
             units = self.pattern.reduce(magnitude(layer.weight))
             # float64, so that ties, which would favour the lower index, practically do not occur
             luck = torch.rand(units.shape, generator=generator, dtype=torch.double)
-            mask = masks.get(layer.name)
-            alive = None if mask is None else self.pattern.reduce(mask.double().cpu()) == 1
-            scores[layer.name] = held_down(luck, alive)
-        return decide(layers, scores, self.allocation(scores, sparsity), self.pattern)
+            scores[layer.name] = held_down(luck, living(self.pattern, masks.get(layer.name)))
+        return choose(layers, scores, sparsity, self.allocation, self.pattern)

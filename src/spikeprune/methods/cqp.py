@@ -28,9 +28,9 @@ from torch import Tensor
 
 from spikeprune.errors import MeasureError, MethodError, SparsityError
 from spikeprune.kernel.allocate import global_top_k, kept, reachable
-from spikeprune.kernel.patterns import Channel, Pattern, Unstructured, check_pattern
-from spikeprune.kernel.scores import by_mean, held_down, magnitude, per_output, per_weight, unit
-from spikeprune.masks import Masks, decide
+from spikeprune.kernel.patterns import Channel, Pattern, Unstructured, check_pattern, living
+from spikeprune.kernel.scores import by_mean, held_down, magnitude, per_input, per_output, per_weight, unit
+from spikeprune.masks import Masks, choose
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer
 
@@ -88,10 +88,10 @@ class CQP:
                 )
         if self.protect is not None and self.normalize is by_mean:
             raise MethodError("protect is a threshold in (0, 1], but by_mean has no upper bound; normalize by unit or by_rank.")
-        if self.criticality is per_output and isinstance(self.pattern, Channel):
-            raise MethodError(
-                "the criticality of output neurons is the same for every input column; use per_input or per_weight."
-            )
+        if isinstance(self.pattern, Channel) and self.criticality is (per_input, per_output)[self.pattern.dim]:
+            one, other = (("input neurons", "output channel"), ("output neurons", "input column"))[self.pattern.dim]
+            better = ("per_output", "per_input")[self.pattern.dim]
+            raise MethodError(f"the criticality of {one} is the same for every {other}; use {better} or per_weight.")
 
     def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
         """Score by magnitude and criticality, rank all layers together, keep the best."""
@@ -100,9 +100,9 @@ class CQP:
             score = self.pattern.reduce(magnitude(layer.weight)) * critical**self.alpha
             if self.protect is not None:
                 score = score.masked_fill(critical >= self.protect, torch.inf)  # the constraint
-            scores[layer.name] = held_down(score, _alive(self.pattern, masks.get(layer.name)))
+            scores[layer.name] = held_down(score, living(self.pattern, masks.get(layer.name)))
         self._refuse_overprotection(scores, sparsity)
-        return decide(layers, scores, global_top_k(scores, sparsity), self.pattern)
+        return choose(layers, scores, sparsity, global_top_k, self.pattern)
 
     def critical(self, layers: Sequence[Layer], stats: Stats) -> list[Tensor]:
         """Give the criticality of each layer's units, normalized as asked: what `alpha` and `protect` act on.
@@ -134,11 +134,6 @@ class CQP:
             )
 
 
-def _alive(pattern: Pattern, mask: Tensor | None) -> Tensor | None:
-    """Say which units are whole; None while nothing is dead."""
-    return None if mask is None else pattern.reduce(mask.double()) == 1
-
-
 @dataclass(frozen=True)
 class GradientOnly:
     """Keep the units of largest criticality, whatever their magnitude: the paper's baseline "gradient-only".
@@ -166,5 +161,5 @@ class GradientOnly:
         critical = CQP(pattern=self.pattern, criticality=self.criticality).critical(layers, stats)
         scores = {}
         for layer, score in zip(layers, critical, strict=True):
-            scores[layer.name] = held_down(score, _alive(self.pattern, masks.get(layer.name)))
-        return decide(layers, scores, global_top_k(scores, sparsity), self.pattern)
+            scores[layer.name] = held_down(score, living(self.pattern, masks.get(layer.name)))
+        return choose(layers, scores, sparsity, global_top_k, self.pattern)

@@ -22,7 +22,7 @@ from spikeprune.errors import MeasureError
 from spikeprune.kernel.allocate import global_top_k
 from spikeprune.kernel.patterns import Pattern, Unstructured, check_pattern
 from spikeprune.kernel.scores import held_down, magnitude
-from spikeprune.masks import Masks, decide
+from spikeprune.masks import Masks, choose
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer
 
@@ -61,7 +61,7 @@ class SNIP:
         for layer in layers:
             score = held_down(_sensitivity(layer, stats[layer.name].weight_gradient), masks.get(layer.name))
             scores[layer.name] = self.pattern.reduce(score)
-        return decide(layers, scores, global_top_k(scores, sparsity), self.pattern)
+        return choose(layers, scores, sparsity, global_top_k, self.pattern)
 
 
 def _sensitivity(layer: Layer, gradient: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch.optim import Optimizer
 
 from spikeprune.errors import MissingExtra
+from spikeprune.hold import gates
 from spikeprune.masks import Masks
 from spikeprune.pruner import Pruner
 from spikeprune.recipes import memory
@@ -224,5 +225,4 @@ def steps(splits: Splits, table: Train | Prune) -> int:
 
 def revived(bench: Bench, masks: Masks) -> int:
     """Count dead weights that are not zero: zombies."""
-    layers = {layer.name: layer for layer in bench.view.layers}
-    return sum(int((layers[name].weight[masks.dead(name, bench.view.device)] != 0).sum()) for name in masks)
+    return sum(int((param[dead] != 0).sum()) for _, param, dead in gates(bench.view, masks))

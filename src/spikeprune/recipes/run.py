@@ -13,7 +13,7 @@ import torch
 from spikeprune.data import DataSet, EventSet
 from spikeprune.errors import MaskMismatch, StorageError
 from spikeprune.kernel.schedules import stages
-from spikeprune.masks import Masks, load
+from spikeprune.masks import Masks
 from spikeprune.measure import Stats
 from spikeprune.methods import Magnitude
 from spikeprune.pruner import Pruner
@@ -27,6 +27,7 @@ from spikeprune.recipes.splits import Splits, opened
 from spikeprune.recipes.train import Bench, accuracy, draw, make_fabric, make_net
 from spikeprune.report import Comparison, Outcome, Point, profile
 from spikeprune.report.findings import DENSE
+from spikeprune.saved import load
 
 
 class Silent:

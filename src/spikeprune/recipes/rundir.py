@@ -29,9 +29,10 @@ from torch.optim import Optimizer
 
 from spikeprune.errors import StorageError
 from spikeprune.files import read_json, read_tensors, write_bytes, write_json, write_tensors, write_text
-from spikeprune.masks import Masks, save
+from spikeprune.masks import Masks
 from spikeprune.recipes.config import Recipe, load_recipe
 from spikeprune.report import Comparison, versions
+from spikeprune.saved import save
 
 OWN = [
     "recipe.toml",
@@ -132,11 +133,12 @@ class RunDir:
         Args:
             net: the network.
             optimizer: its optimizer.
-            pruner: the pruner's "steps" and "masks"; and "average", the running average of the network, if there is one.
+            pruner: the pruner's "steps", "masks" and "silenced"; and "average", the running average of the network, if there is one.
             facts: what `resume` gives back as it is.
         """
         tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
         tensors |= {f"mask.{name}": mask for name, mask in pruner["masks"].items()}
+        tensors |= {f"silenced.{name}": value for name, value in pruner.get("silenced", {}).items()}
         tensors |= {f"average.{name}": value for name, value in pruner.get("average", {}).items()}
         state = optimizer.state_dict()
         numbers: dict[str, dict[str, Any]] = {}
@@ -177,7 +179,8 @@ class RunDir:
             index, key = name.split(".", 1)
             state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": rest["groups"]})
-        own = {"steps": rest["steps"], "masks": _under("mask.", tensors), "average": _under("average.", tensors)}
+        own = {"steps": rest["steps"], "masks": _under("mask.", tensors)}
+        own |= {name: _under(f"{name}.", tensors) for name in ("silenced", "average")}
         return own, rest["facts"]
 
     # --- metrics ---------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ class Lab:
 
     def masked(self, bench: Bench, masks: Masks) -> Pruned:
         """Apply masks and measure."""
-        masks.apply_(bench.view.layers)
+        masks.apply_(bench.net)
         bench.view.reset()  # a neuron's state would keep the graph of its last training step, and snnTorch keeps every neuron
         return Pruned(bench, masks, accuracy(bench, self.splits.test))
 

@@ -1,7 +1,7 @@
 """The channel graph: which layers' channels live and die together, who reads them, and why some cannot go."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -12,11 +12,13 @@ class Use:
         module: qualified name of a layer that reads them, of a norm, or of a neuron.
         offset: place of the first channel's first entry: above 0 after a concatenation.
         repeat: entries that each channel takes: 1, or height x width after a flatten.
+        trailing: axes behind that of the channels in what a neuron is given: 2 for images.
     """
 
     module: str
     offset: int = 0
     repeat: int = 1
+    trailing: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Family:
         channels: how many each has.
         readers: layers that read them, and where among their inputs.
         norms: norms that normalize them one by one.
-        neurons: neurons that keep a constant for each of them.
+        neurons: neurons that they pass.
+        constants: those of the neurons that keep a constant for each of them.
         bare: those of the layers whose output reaches a reader or an addition through no norm with gain and shift.
         why: why none can be removed; None if they can.
     """
@@ -38,6 +41,7 @@ class Family:
     readers: tuple[Use, ...] = ()
     norms: tuple[Use, ...] = ()
     neurons: tuple[Use, ...] = ()
+    constants: tuple[Use, ...] = ()
     bare: tuple[str, ...] = ()
     why: str | None = None
 
@@ -74,7 +78,7 @@ def _told(family: Family) -> Iterable[str]:
     yield f"{' + '.join(family.layers)}: {free}"
     if family.why is not None:
         yield f"    because {family.why}"
-    for what, uses in (("normalized by", family.norms), ("constants in", family.neurons), ("read by", family.readers)):
+    for what, uses in (("normalized by", family.norms), ("constants in", family.constants), ("read by", family.readers)):
         if uses:
             yield f"    {what} {', '.join(_use(use) for use in uses)}"
 
@@ -85,12 +89,15 @@ def _use(use: Use) -> str:
     return f"{use.module}{offset}{repeat}"
 
 
+KINDS = ("readers", "norms", "neurons", "constants")
+
+
 class Notes:
     """What a trace writes down; `graph` sorts it into families."""
 
     def __init__(self) -> None:
         self.channels: dict[str, int] = {}
-        self.uses: dict[str, dict[str, list[Use]]] = {"readers": {}, "norms": {}, "neurons": {}}
+        self.uses: dict[str, dict[str, list[Use]]] = {kind: {} for kind in KINDS}
         self.bare: set[str] = set()
         self.why: dict[str, str] = {}
         self._root: dict[str, str] = {}
@@ -105,7 +112,7 @@ class Notes:
         self._root[self._find(other)] = self._find(one)
 
     def use(self, kind: str, space: str, use: Use) -> None:
-        """Note a reader, norm or neuron of a layer's channels."""
+        """Note a use of a layer's channels."""
         known = self.uses[kind].setdefault(space, [])
         if use not in known:
             known.append(use)
@@ -120,7 +127,8 @@ class Notes:
         members: dict[str, list[str]] = {}
         for space in self.channels:
             members.setdefault(self._find(space), []).append(space)
-        return ChannelGraph(tuple(self._family(names) for names in members.values()))
+        families = [self._family(names) for names in members.values()]
+        return ChannelGraph(tuple(replace(x, why=x.why or why) for x, why in zip(families, _shared(families), strict=True)))
 
     def _find(self, space: str) -> str:
         while self._root[space] != space:
@@ -128,12 +136,28 @@ class Notes:
         return space
 
     def _family(self, names: list[str]) -> Family:
-        readers, norms, neurons = (_merged(self.uses[kind], names) for kind in ("readers", "norms", "neurons"))
+        uses = {kind: _merged(self.uses[kind], names) for kind in KINDS}
         why = next((self.why[name] for name in names if name in self.why), None)
-        if why is None and not readers:
+        if why is None and not uses["readers"]:
             why = "no layer reads them"
         bare = tuple(name for name in names if name in self.bare)
-        return Family(tuple(names), self.channels[names[0]], readers, norms, neurons, bare, why)
+        return Family(tuple(names), self.channels[names[0]], bare=bare, why=why, **uses)
+
+
+def _shared(families: list[Family]) -> list[str | None]:
+    """Say for each family why it must stay, if a module has another one's channels in the same place: it is used twice."""
+    owners: dict[tuple[str, str, int], set[str]] = {}
+    for family in families:
+        for kind in KINDS:
+            for use in getattr(family, kind):
+                owners.setdefault((kind, use.module, use.offset), set()).add(family.name)
+    twice = [(module, names) for (_, module, _), names in owners.items() if len(names) > 1]
+    told = {
+        name: f"{module} is used for the channels of {' and '.join(sorted(names))} alike"
+        for module, names in twice
+        for name in names
+    }
+    return [told.get(family.name) for family in families]
 
 
 def _merged(uses: Mapping[str, list[Use]], names: list[str]) -> tuple[Use, ...]:

@@ -1,6 +1,6 @@
 """A synaptic layer: a linear map or convolution of one weight, and where time and batch lie in what it is given."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikeprune.errors import LayoutError, ModelError, NonFinite
+from spikeprune.kernel.patterns import Pattern, by_output
 
 SYNAPTIC = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -32,12 +33,18 @@ class Layer:
         module: a Linear or Conv layer, or a framework's subclass of one.
         layout: where time and batch lie in its input.
         neuron: name of the neuron layer that it drives: the first that is called after it; None for a readout.
+        family: of a layer of `ModelView.channel_layers`, the first layer of those whose output channels go with its own.
+        norms: of such a layer, those that normalize its output channels.
+        bare: whether its output reaches a reader or an addition through no norm, so that its own weight must silence it.
     """
 
     name: str
     module: nn.Module
     layout: Layout
     neuron: str | None = None
+    family: str | None = None
+    norms: tuple["Norm", ...] = ()
+    bare: bool = True
 
     @property
     def weight(self) -> nn.Parameter:
@@ -64,6 +71,52 @@ class Layer:
                 )
             return inputs.reshape(timesteps, -1, *inputs.shape[1:])
         return inputs.unsqueeze(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A norm with gain and shift, and where a layer's channels lie in it.
+
+    Attributes:
+        name: its qualified name.
+        module: a batch or instance norm.
+        offset: place of the first channel's first entry.
+        repeat: entries that each channel takes.
+    """
+
+    name: str
+    module: nn.Module
+    offset: int = 0
+    repeat: int = 1
+
+    @property
+    def gain(self) -> Tensor:
+        """The gain (gamma) of all its entries."""
+        gain = self.module.weight
+        if not isinstance(gain, nn.Parameter):
+            raise ModelError(f"the gain of norm {self.name!r} is no longer a plain parameter; undo what parametrized it.")
+        return gain
+
+    def place(self, channels: int) -> slice:
+        """Say which of its entries so many channels take."""
+        return slice(self.offset, self.offset + channels * self.repeat)
+
+    def of_channels(self, values: Tensor, channels: int) -> Tensor:
+        """Average what has an entry each over the entries of each channel: (channels,)."""
+        return values[self.place(channels)].view(channels, self.repeat).mean(1)
+
+
+def unit_name(layer: Layer, pattern: Pattern) -> str:
+    """Name what a layer's units belong to: itself, or its family if they are output channels."""
+    return layer.family or layer.name if by_output(pattern) else layer.name
+
+
+def by_unit(layers: Iterable[Layer], scores: Mapping[str, Tensor], pattern: Pattern) -> dict[str, Tensor]:
+    """Give the scores of units by `unit_name`: those of a family's channels are the mean over its layers."""
+    found: dict[str, list[Tensor]] = {}
+    for layer in layers:
+        found.setdefault(unit_name(layer, pattern), []).append(scores[layer.name])
+    return {name: parts[0] if len(parts) == 1 else torch.stack(parts).mean(0) for name, parts in found.items()}
 
 
 def check_weights(layers: Iterable[Layer]) -> None:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from spikeprune.errors import ModelError, NoPrunableLayers
 from spikeprune.view.adapters import FRAMEWORKS, Adapter, loaded
-from spikeprune.view.graph import ChannelGraph
-from spikeprune.view.layer import Layer
+from spikeprune.view.graph import ChannelGraph, Family
+from spikeprune.view.layer import Layer, Norm
 from spikeprune.view.survey import Survey, survey
 from spikeprune.view.trace import trace
 
@@ -99,6 +99,35 @@ class ModelView:
         with self.undisturbed():
             return trace(self.net, self.adapter, self.layers, self.forward, self.example)
 
+    def channel_layers(self, names: str | Iterable[str] | None = None) -> tuple[Layer, ...]:
+        """Pick layers whose output channels can be removed, each with its family and the norms behind it; None picks all.
+
+        A shell pattern passes over layers that cannot lose channels.
+
+        Raises:
+            NoPrunableLayers: a layer that was named cannot lose channels, or only together with others that were not; or none can.
+        """
+        wanted = [names] if isinstance(names, str) else list(names or [])
+        for name in wanted:
+            family = self.graph.of(name) if name in [layer.name for layer in self.layers] else None
+            if family is not None and family.why is not None:
+                raise NoPrunableLayers(f"the output channels of layer {name!r} must stay, because {family.why}.")
+        families = {layer.name: self.graph.of(layer.name) for layer in self.select(names)}
+        free = {name: family for name, family in families.items() if family.why is None}
+        for name, family in free.items():
+            if missing := [other for other in family.layers if other not in free]:
+                raise NoPrunableLayers(
+                    f"the output channels of layer {name!r} can only be removed together with those of {', '.join(missing)}; name them too."
+                )
+        if not free:
+            told = "; ".join(f"{family.name}: {family.why}" for family in dict.fromkeys(families.values()))
+            raise NoPrunableLayers(f"no layer can lose output channels ({told or 'no layer was named'}). See view.explain().")
+        return tuple(self._with_family(layer, free[layer.name]) for layer in self.layers if layer.name in free)
+
+    def _with_family(self, layer: Layer, family: Family) -> Layer:
+        norms = tuple(Norm(use.module, self.net.get_submodule(use.module), use.offset, use.repeat) for use in family.norms)
+        return replace(layer, family=family.name, norms=norms, bare=layer.name in family.bare)
+
     def explain(self) -> str:
         """Tell which layers' output channels can be removed, together with which others, and why some cannot.
 
@@ -121,7 +150,10 @@ class ModelView:
         layers = tuple(replace(layer, module=modules[layer.name]) for layer in self.layers)
         neurons = {name: modules[name] for name in self.neurons}
         found = Survey(layers, neurons, self.timesteps, self.uncounted)
-        return ModelView(net, self.adapter, self.forward, found, example=self.example)
+        twin = ModelView(net, self.adapter, self.forward, found, example=self.example)
+        if "graph" in vars(self):
+            twin.graph = self.graph  # it knows names only
+        return twin
 
     @contextmanager
     def undisturbed(self, *, seed: int = 0) -> Iterator[None]:

@@ -60,13 +60,18 @@ def _leaves(
             continue
         if name in synaptic:
             yield name, module, _layer
-        elif adapter is not None and adapter.is_stateful(module):
+        elif adapter is not None and adapter.is_stateful(module) and not _holds_norms(module, adapter):
             inside.append(name)
             yield name, module, _neuron if adapter.is_neuron(module) else _same
         elif isinstance(module, _BatchNorm | _InstanceNorm):
             yield name, module, _norm
         elif isinstance(module, MIXING):
             yield name, module, _mixing
+
+
+def _holds_norms(module: nn.Module, adapter: Adapter) -> bool:
+    """Whether a stateful module is one of plain norms, such as one a timestep, and is followed inside."""
+    return not adapter.is_neuron(module) and any(isinstance(part, _BatchNorm) for part in module.modules() if part is not module)
 
 
 def _speak(mode: "_Follow", name: str, act: Act) -> Callable[[nn.Module, Any, Any], None]:
@@ -128,6 +133,9 @@ def _neuron(mode: "_Follow", name: str, module: nn.Module, x: Tensor, out: Tenso
         return label
     if out.shape != x.shape:
         return _refused(mode, label, f"neuron {name} turns {tuple(x.shape)} into {tuple(out.shape)}")
+    trailing = x.dim() - 1 - label.axis
+    for part, use in _uses(name, label):
+        mode.notes.use("neurons", part.space, replace(use, trailing=trailing))
     constants = [*module.parameters(), *(b for key, b in module.named_buffers() if key in module.state_dict())]
     for constant in constants:
         axis = label.axis + constant.dim() - x.dim()
@@ -136,7 +144,7 @@ def _neuron(mode: "_Follow", name: str, module: nn.Module, x: Tensor, out: Tenso
         if constant.shape[axis] != x.shape[label.axis] or any(size > 1 for size in constant.shape[:axis]):
             return _refused(mode, label, f"neuron {name} keeps a tensor of shape {tuple(constant.shape)}")
         for part, use in _uses(name, label):
-            mode.notes.use("neurons", part.space, use)
+            mode.notes.use("constants", part.space, replace(use, trailing=trailing))
     return label
 
 

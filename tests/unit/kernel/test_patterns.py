@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from spikeprune.errors import SparsityError
-from spikeprune.kernel.patterns import Channel, Pattern, Unstructured, top_k
+from spikeprune.kernel.patterns import Channel, Pattern, Unstructured, living, top_k
 
 
 def test_top_k_keeps_the_largest():
@@ -71,9 +71,25 @@ def test_an_expanded_mask_has_its_own_memory():
     assert mask.tolist() == [[False, True], [True, True]]
 
 
-@pytest.mark.parametrize("dim", [0, 2, -1])
+def test_output_channels_are_rows():
+    pattern = Channel()
+    assert pattern.reduce(torch.tensor([[[1.0], [2.0]], [[3.0], [6.0]]])).tolist() == [1.5, 4.5]
+    assert pattern.expand(torch.tensor([True, False]), torch.zeros(2, 2, 1)).tolist() == [[[True], [True]], [[False], [False]]]
+
+
+def test_an_output_channel_is_dead_when_all_its_weights_are():
+    score = torch.tensor([[-torch.inf, 3.0], [-torch.inf, -torch.inf]])
+    assert Channel().reduce(score).tolist() == [1.5, -torch.inf]
+    mask = torch.tensor([[False, True], [False, False]])
+    assert living(Channel(), mask).tolist() == [True, False]
+    assert living(Channel(dim=1), mask).tolist() == [False, False]  # a column is dead with its first dead weight
+    assert living(Unstructured(), mask).tolist() == mask.tolist()
+    assert living(Channel(), None) is None
+
+
+@pytest.mark.parametrize("dim", [2, -1])
 def test_channel_refuses_other_axes(dim):
-    with pytest.raises(SparsityError, match=rf"Channel\(dim={dim}\) is not supported; Channel\(dim=1\)"):
+    with pytest.raises(SparsityError, match=rf"Channel\(dim={dim}\) is none: dim=0 prunes output channels"):
         Channel(dim=dim)
 
 

@@ -88,7 +88,7 @@ def test_random_spreads_over_the_layers_by_chance():
 def test_names_in_place_of_parts_are_refused(kind):
     with pytest.raises(MethodError, match=r"allocation is 'lamp', but must be a function, such as allocate\.lamp"):
         kind(allocation="lamp")
-    with pytest.raises(MethodError, match=r"pattern is 'column', but must be a pattern, such as patterns\.Channel\(dim=1\)"):
+    with pytest.raises(MethodError, match=r"pattern is 'column', but must be a pattern, such as patterns\.Channel\(\)"):
         kind(pattern="column")
     with pytest.raises(MethodError, match="but must be a pattern"):
         kind(pattern=Channel)

@@ -131,7 +131,7 @@ def test_it_needs_gradients_and_is_a_value():
 
 @pytest.mark.parametrize("pattern", ["column", Channel, None])
 def test_what_is_no_pattern_is_refused(pattern):
-    with pytest.raises(MethodError, match=r"but must be a pattern, such as patterns\.Channel\(dim=1\)"):
+    with pytest.raises(MethodError, match=r"but must be a pattern, such as patterns\.Channel\(\)"):
         CQP(pattern=pattern)
 
 

@@ -170,17 +170,17 @@ def test_constants_of_a_neuron():
         nn.Linear(6, 5), snntorch.Leaky(beta=torch.rand(5), init_hidden=True), nn.Linear(5, 3), snntorch.Leaky(0.9)
     )
     family = graph(lively(net[:3]), 4, 2, 6, forward=unroll).of("0")
-    assert (family.neurons, family.why) == ((Use("1"),), None)
+    assert (family.constants, family.why) == ((Use("1"),), None)
 
 
 def test_one_constant_for_all_or_one_a_place():
     alike = nn.Sequential(
         nn.Conv2d(3, 4, 1), snntorch.Leaky(beta=torch.full((4, 1, 1), 0.9), init_hidden=True), nn.Conv2d(4, 2, 1)
     )
-    assert graph(alike, 4, 2, 3, 8, 8, forward=unroll).of("0").neurons == (Use("1"),)
+    assert graph(alike, 4, 2, 3, 8, 8, forward=unroll).of("0").constants == (Use("1", trailing=2),)
     places = nn.Sequential(nn.Conv2d(3, 4, 1), snntorch.Leaky(beta=torch.rand(8, 8), init_hidden=True), nn.Conv2d(4, 2, 1))
     family = graph(places, 4, 2, 3, 8, 8, forward=unroll).of("0")
-    assert (family.neurons, family.why) == ((), None)
+    assert (family.constants, family.why) == ((), None)
 
 
 def test_a_recurrent_neuron_is_refused():

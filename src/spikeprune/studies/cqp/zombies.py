@@ -16,7 +16,7 @@ import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from spikeprune.hold import hold
-from spikeprune.masks import Masks
+from spikeprune.masks import Masks, weight_of
 from spikeprune.methods import Magnitude
 from spikeprune.pruner import prune
 from spikeprune.recipes.train import Bench, draw, loss_fn, seeded
@@ -96,7 +96,7 @@ def revive(lab: Lab, make: Callable[[Bench], Optimizer], regime: Regime, setting
             optimizer.load_state_dict(before)
         _train(lab, bench, optimizer, regime, masks, settings.steps - settings.steps // 2)
     bench.view.reset()
-    dead = weight.detach()[masks.dead(LAYER, weight.device)]
+    dead = weight.detach()[masks.dead(weight_of(LAYER), weight.device)]
     return {"revived": int((dead != 0).sum()), "dead": dead.numel(), "largest": float(dead.abs().max())}
 
 
@@ -109,10 +109,9 @@ def _train(lab: Lab, bench: Bench, optimizer: Optimizer, regime: Regime, masks: 
             pick = torch.randint(len(train.y), (BATCH,)).to(train.y.device)
             optimizer.zero_grad()
             loss_fn(bench.view(train.x[pick]), train.y[pick]).backward()  # type: ignore[no-untyped-call]
-            for layer in bench.view.layers:
-                if regime.gradient and layer.name in masks:
-                    assert layer.weight.grad is not None
-                    masks.zero_(layer.name, layer.weight.grad)
+            for name, param in masks.parameters(bench.net) if regime.gradient else ():
+                assert param.grad is not None
+                masks.zero_(name, param.grad)
             optimizer.step()
             if regime.weight:
-                masks.apply_(bench.view.layers)
+                masks.apply_(bench.net)

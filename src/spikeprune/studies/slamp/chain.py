@@ -62,7 +62,7 @@ def stops(lab: Lab, method: Method, settings: Settings) -> Iterator[dict[str, An
             stats = measure(bench.view, lab.calibration, method.needs, loss_fn=loss_fn)
         told = _told(method, layers, stats)
         masks = method(layers, stats, masks, 1 - density)
-        masks.apply_(bench.view.layers)
+        masks.apply_(bench.net)
         retrain(lab, bench, masks, stop, settings.batches)
         yield {"density": density, **measured(lab, bench, masks), **told}
 

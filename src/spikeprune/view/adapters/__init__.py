@@ -48,6 +48,16 @@ class Adapter(Protocol):
         """
         ...
 
+    def membrane(self, neuron: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the membrane after firing and reset of a neuron called with these arguments from its present state.
+
+        The neuron is a copy that may be run. The membrane has the shape of its input.
+
+        Raises:
+            MeasureError: the membrane cannot be told.
+        """
+        ...
+
     def reset(self, module: nn.Module) -> None:
         """Put a stateful module back to rest."""
         ...

@@ -58,6 +58,16 @@ def charge(neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float 
     return mem, threshold
 
 
+def membrane(neuron: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """Take from the charge what the reset takes, though snnTorch itself does so a step later."""
+    mem, threshold = charge(neuron, *args, **kwargs)
+    fired = (mem > threshold).to(mem.dtype)
+    kind = neuron.reset_mechanism
+    if kind == "subtract":
+        return mem - fired * threshold
+    return mem * (1 - fired) if kind == "zero" else mem
+
+
 def reset(module: nn.Module) -> None:
     """Zero the neuron's state."""
     if callable(zero := getattr(module, "reset_mem", None)):

@@ -61,14 +61,26 @@ def leak(neuron: nn.Module) -> float:
 def charge(neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float | Tensor]:
     """Run the copy step by step with a threshold that nothing reaches, and fire and reset it by hand."""
     node = _known(neuron, "charge")
+    threshold = float(node.v_threshold)
+    return _course(node, *args, **kwargs)[0], threshold
+
+
+def membrane(neuron: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """Run the copy as for its charge, and take what each step leaves."""
+    return _course(_known(neuron, "membrane"), *args, **kwargs)[1]
+
+
+def _course(node: BaseNode, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Give charge and membrane, each of the input's shape."""
     sequence, threshold = takes_sequence(node), float(node.v_threshold)
     node.step_mode, node.v_threshold = "s", NEVER
-    charges = []
+    charges, membranes = [], []
     for x in args[0] if sequence else args[0].unsqueeze(0):
         node(x, **kwargs)
         charges.append(node.v)
         _fire(node, threshold)
-    return (torch.stack(charges) if sequence else charges[0]), threshold
+        membranes.append(node.v)
+    return (torch.stack(charges), torch.stack(membranes)) if sequence else (charges[0], membranes[0])
 
 
 def _known(neuron: nn.Module, what: str) -> BaseNode:

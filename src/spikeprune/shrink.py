@@ -1,0 +1,332 @@
+"""Shrink: silenced channels are cut out, and a plain, smaller model is left that emits the same spikes.
+
+A plan says, tensor by tensor, which indices stay; it knows names and numbers only, so it can be written as JSON and applied to
+any model of the same form. Nothing is handed out before it was compared with the silenced network (`certificate`).
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from spikeprune.certificate import certify, silenced
+from spikeprune.errors import MaskMismatch, ShrinkError, StorageError
+from spikeprune.kernel.patterns import rows
+from spikeprune.masks import BELONG, Masks, gates_of, refuse_other
+from spikeprune.view.graph import Family, Use
+from spikeprune.view.layer import Layer
+from spikeprune.view.model_view import ModelView, check_view, detached_copy
+
+SIZES = {0: ("out_channels", "out_features", "num_features"), 1: ("in_channels", "in_features")}
+"""Attributes of a module that tell the size of an axis of its weight; a norm's is along axis 0."""
+
+
+@dataclass(frozen=True)
+class ShrinkPlan:
+    """Which indices of which tensors stay, and what modules call their new sizes. Made by `plan_shrink`.
+
+    Attributes:
+        keeps: by tensor name and axis, the indices that stay, rising, and how many there were.
+        sizes: by module name and attribute, the new size.
+        channels: by family name, how many channels stay, and of how many.
+    """
+
+    keeps: Mapping[str, Mapping[int, tuple[tuple[int, ...], int]]]
+    sizes: Mapping[str, Mapping[str, int]]
+    channels: Mapping[str, tuple[int, int]]
+
+    def apply(self, net: nn.Module, *, reinit: bool = False) -> nn.Module:
+        """Return a smaller copy of a model of the form that the plan was made for; the model itself is left alone.
+
+        Args:
+            net: the model.
+            reinit: draw the weights anew (each module's `reset_parameters`) in place of keeping them.
+
+        Raises:
+            MaskMismatch: the model has another form.
+        """
+        small = detached_copy(net)
+        for name, axes in self.keeps.items():
+            self._cut(small, name, axes)
+        for name, sizes in self.sizes.items():
+            module = small.get_submodule(name)
+            for attribute, size in sizes.items():
+                setattr(module, attribute, size)
+        for module in small.modules() if reinit else ():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        return small
+
+    def _cut(self, small: nn.Module, name: str, axes: Mapping[int, tuple[tuple[int, ...], int]]) -> None:
+        owner, _, key = name.rpartition(".")
+        module = dict(small.named_modules()).get(owner)
+        tensor = None if module is None else getattr(module, key, None)
+        if not isinstance(tensor, Tensor) or any(
+            tensor.dim() <= axis or tensor.shape[axis] != of for axis, (_, of) in axes.items()
+        ):
+            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "nothing"
+            sizes = ", ".join(f"{of} along axis {axis}" for axis, (_, of) in axes.items())
+            raise MaskMismatch(f"the plan cuts {name!r} of size {sizes}; the model has {found} there. {BELONG}")
+        value = self.sliced(name, tensor.detach())
+        setattr(
+            module, key, nn.Parameter(value, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+        )
+
+    def sliced(self, name: str, value: Tensor) -> Tensor:
+        """Cut a tensor as the one of that name: its gradient, a moment, a mask."""
+        for axis, (keep, _) in self.keeps.get(name, {}).items():
+            value = value.index_select(axis, torch.tensor(keep, device=value.device))
+        return value.clone()
+
+    def masks(self, masks: Masks) -> Masks:
+        """Give the masks of single weights for the smaller model; channel masks have done their work and are left out."""
+        cut = {layer: self.sliced(f"{layer}.weight".lstrip("."), mask) for layer, mask in masks.items()}
+        return Masks({layer: mask for layer, mask in cut.items() if not bool(mask.all())})
+
+    def optimizer(self, optimizer: Optimizer, net: nn.Module, small: nn.Module) -> Optimizer:
+        """Return an optimizer of the same class for the smaller model, with the same settings and what it remembers, cut alike.
+
+        Args:
+            optimizer: of the model's parameters; it is left alone.
+            net: the model that the plan was made for.
+            small: what `apply` made of it.
+
+        Raises:
+            ShrinkError: it updates something other than the model's parameters.
+        """
+        names = {id(param): name for name, param in net.named_parameters()}
+        new = dict(small.named_parameters())
+        groups, states = [], {}
+        for group in optimizer.param_groups:
+            if any(id(param) not in names for param in group["params"]):
+                raise ShrinkError(
+                    "the optimizer updates parameters that are not the model's; make a new one for the smaller model."
+                )
+            groups.append({**group, "params": [new[names[id(param)]] for param in group["params"]]})
+            for param in group["params"]:
+                name = names[id(param)]
+                state = optimizer.state.get(param, {})
+                states[new[name]] = {
+                    key: self.sliced(name, value) if isinstance(value, Tensor) and value.shape == param.shape else value
+                    for key, value in state.items()
+                }
+        twin: Optimizer = type(optimizer)(groups)  # type: ignore[call-arg]
+        twin.state.update({param: state for param, state in states.items() if state})
+        return twin
+
+    def to_json(self) -> str:
+        """Write the plan as JSON."""
+        keeps = {
+            name: {str(axis): {"keep": keep, "of": of} for axis, (keep, of) in axes.items()} for name, axes in self.keeps.items()
+        }
+        return json.dumps({"tensors": keeps, "sizes": self.sizes, "channels": self.channels}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ShrinkPlan":
+        """Read what `to_json` wrote.
+
+        Raises:
+            StorageError: it is no plan.
+        """
+        try:
+            content = json.loads(text)
+            keeps = {
+                str(name): {int(axis): (_indices(cut["keep"], cut["of"]), int(cut["of"])) for axis, cut in axes.items()}
+                for name, axes in content["tensors"].items()
+            }
+            sizes = {str(name): {str(key): int(size) for key, size in found.items()} for name, found in content["sizes"].items()}
+            channels = {str(name): (int(kept), int(of)) for name, (kept, of) in content["channels"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageError(f"this is no plan of a smaller model ({error!r}).") from error
+        if odd := {key for found in sizes.values() for key in found} - {*SIZES[0], *SIZES[1], "groups"}:
+            raise StorageError(f"the plan sets {sorted(odd)[0]!r}, which is no size of a layer or norm; it was changed.")
+        return cls(keeps, sizes, channels)
+
+
+def shrink(view: ModelView, masks: Masks, *, calibration: Iterable[Any] = (), reinit: bool = False) -> nn.Module:
+    """Return a new, smaller model without the dead channels; it emits the same spikes as the model that they are silenced in.
+
+    Before it is returned, both run the example of the view and the calibration batches: spikes must be the same bit by bit in
+    float64, and outputs within 1e-5 in float32. The model itself is left as it is, whether or not its dead channels are silent.
+
+    Args:
+        view: the model.
+        masks: of a method with `pattern=Channel()`, or of `channel_masks`. Masks of single weights are carried into the weights.
+        calibration: batches of `x` or `(x, y)` to compare the two networks on, besides the example.
+        reinit: draw the smaller model's weights anew, to train its structure from scratch; then there is nothing to compare.
+
+    Raises:
+        MaskMismatch: the masks belong to another model, prune no output channel, or differ within a family.
+        ShrinkError: the smaller model cannot run, as where the forward has sizes written into it, or differs.
+
+    Example:
+        >>> from spikeprune import methods, model_view, patterns, prune
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> view = model_view(net, torch.rand(3, 4), spiking=False)
+        >>> masks = prune(view, methods.Magnitude(pattern=patterns.Channel()), 0.5)
+        >>> shrink(view, masks)
+        Sequential(
+          (0): Linear(in_features=4, out_features=4, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=4, out_features=2, bias=True)
+        )
+    """
+    plan = plan_shrink(view, masks)
+    if reinit:
+        return plan.apply(view.net, reinit=True)
+    quiet = silenced(view, masks)
+    small = plan.apply(quiet.net)
+    certify(quiet, small, _alive(view, masks), calibration).check()
+    return small
+
+
+def plan_shrink(view: ModelView, masks: Masks) -> ShrinkPlan:
+    """Work out what to cut; errors as for `shrink`."""
+    check_view(view)
+    refuse_other(masks)
+    masks.check(view.layers)
+    if not masks.gates:
+        raise MaskMismatch(
+            "these masks prune no output channels, so there is nothing to cut out. Prune with pattern=patterns.Channel(), or make masks with "
+            "channel_masks(view, {layer: alive})."
+        )
+    draft = _Draft(view)
+    for family, alive in _alive(view, masks).items():
+        draft.cut(view.graph.of(family), alive)
+    return draft.plan()
+
+
+def channel_masks(view: ModelView, alive: Mapping[str, Tensor]) -> Masks:
+    """Make masks from bool vectors, one a layer: which of its output channels live.
+
+    Args:
+        view: the model.
+        alive: bool (C_out,) by layer name; for layers whose channels live and die together one of them is enough.
+
+    Raises:
+        NoPrunableLayers: a layer's channels must stay, or there is no such layer.
+        MaskMismatch: a vector has another size or type, or two differ within a family.
+
+    Example:
+        >>> from spikeprune import model_view
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> masks = channel_masks(model_view(net, torch.rand(1, 4), spiking=False), {"0": torch.tensor([True, False, True])})
+        >>> sorted(masks.held)
+        ['0.bias', '0.weight']
+    """
+    check_view(view)
+    names = {
+        other for name in alive for other in (view.graph.of(name).layers if name in {x.name for x in view.layers} else (name,))
+    }
+    layers = view.channel_layers(sorted(names))
+    found: dict[str, tuple[str, Tensor]] = {}
+    for name, units in alive.items():
+        family = view.graph.of(name)
+        if not isinstance(units, Tensor) or units.dtype != torch.bool or units.shape != (family.channels,):
+            raise MaskMismatch(f"the channels of layer {name!r} must be a bool tensor of shape ({family.channels},), True keeps.")
+        first, earlier = found.setdefault(family.name, (name, units))
+        _refuse_split(first, earlier, name, units)
+    masks = {x.name: rows(found[str(x.family)][1].to(x.weight.device), x.weight) for x in layers}
+    return Masks(masks, {x.name: gates_of(x, found[str(x.family)][1]) for x in layers})
+
+
+def _alive(view: ModelView, masks: Masks) -> dict[str, Tensor]:
+    """Give which channels of each family live, by family name."""
+    found: dict[str, tuple[str, Tensor]] = {}
+    layers = {layer.name: layer for layer in view.channel_layers([*masks.gates])}
+    for name in masks.gates:
+        units = _living(layers[name], masks)
+        first, earlier = found.setdefault(str(layers[name].family), (name, units))
+        _refuse_split(first, earlier, name, units)
+        if not bool(units.any()):
+            raise MaskMismatch(f"no output channel of layer {name!r} lives; a layer must keep one.")
+    return {family: units for family, (_, units) in found.items()}
+
+
+def _living(layer: Layer, masks: Masks) -> Tensor:
+    """Say which output channels a layer's gates leave open: those of its norm, or else those of its weight."""
+    gates, channels = masks.gates[layer.name], layer.weight.shape[0]
+    for norm in layer.norms:
+        if (gate := gates.get(f"{norm.name}.weight")) is not None:
+            return gate[norm.place(channels)].view(channels, -1).any(1)
+    return masks[layer.name].flatten(1).any(1)
+
+
+def _refuse_split(first: str, earlier: Tensor, name: str, units: Tensor) -> None:
+    if not torch.equal(earlier, units):
+        raise MaskMismatch(
+            f"layers {first!r} and {name!r} share their channels, but the masks differ in {int((earlier != units).sum())} of {units.numel()}. "
+            "Channels that are added live and die together; see view.explain()."
+        )
+
+
+class _Draft:
+    """Collects what stays of every tensor."""
+
+    def __init__(self, view: ModelView) -> None:
+        self._net = view.net
+        self._keep: dict[tuple[str, int], Tensor] = {}
+        self._depthwise: set[str] = set()
+        self._channels: dict[str, tuple[int, int]] = {}
+
+    def cut(self, family: Family, alive: Tensor) -> None:
+        """Note what goes with the dead channels of a family."""
+        self._channels[family.name] = (int(alive.sum()), family.channels)
+        for name in family.layers:
+            module = self._net.get_submodule(name)
+            self._note(name, "weight", 0, Use(name), alive)
+            if module.bias is not None:
+                self._note(name, "bias", 0, Use(name), alive)
+            if getattr(module, "groups", 1) > 1:
+                self._depthwise.add(name)
+        for use in family.readers:
+            self._note(use.module, "weight", 1, use, alive)
+        for use in family.norms:
+            norm = self._net.get_submodule(use.module)
+            for key, value in _own(norm):
+                if value.dim() and value.shape[0] == norm.num_features:
+                    self._note(use.module, key, 0, use, alive)
+        for use in family.constants:
+            size = use.offset + family.channels * use.repeat
+            for key, value in _own(self._net.get_submodule(use.module)):
+                axis = value.dim() - 1 - use.trailing
+                if value.numel() > 1 and axis >= 0 and value.shape[axis] >= size:
+                    self._note(use.module, key, axis, use, alive)
+
+    def _note(self, module: str, key: str, axis: int, use: Use, alive: Tensor) -> None:
+        value = getattr(self._net.get_submodule(module), key)
+        keep = self._keep.setdefault((f"{module}.{key}".lstrip("."), axis), torch.ones(value.shape[axis], dtype=torch.bool))
+        end = use.offset + alive.numel() * use.repeat
+        keep[use.offset : end] &= alive.cpu().repeat_interleave(use.repeat)
+
+    def plan(self) -> ShrinkPlan:
+        """Give what stays, and the new sizes."""
+        keeps: dict[str, dict[int, tuple[tuple[int, ...], int]]] = {}
+        sizes: dict[str, dict[str, int]] = {}
+        for (name, axis), keep in self._keep.items():
+            keeps.setdefault(name, {})[axis] = (tuple(keep.nonzero().flatten().tolist()), keep.numel())
+            owner, _, key = name.rpartition(".")
+            if key == "weight":
+                told = SIZES[axis] + (("in_channels", "groups") if owner in self._depthwise else ())
+                module = self._net.get_submodule(owner)
+                sizes.setdefault(owner, {}).update(
+                    {attribute: int(keep.sum()) for attribute in told if hasattr(module, attribute)}
+                )
+        return ShrinkPlan(keeps, sizes, self._channels)
+
+
+def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Give what a module itself keeps and saves: parameters and persistent buffers."""
+    saved = module.state_dict()
+    return [(name, getattr(module, name)) for name in saved if "." not in name]
+
+
+def _indices(keep: Any, of: int) -> tuple[int, ...]:
+    found = tuple(int(index) for index in keep)
+    if list(found) != sorted(set(found)) or not found or found[0] < 0 or found[-1] >= of:
+        raise ValueError(f"indices that do not rise within 0 to {of - 1}")
+    return found
