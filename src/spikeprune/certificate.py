@@ -81,7 +81,7 @@ def certify(quiet: ModelView, small: nn.Module, alive: Mapping[str, Tensor], bat
     total = [0, 0, 0, 0.0, 0, 0.0]
     with _doubled(quiet.net) as dense, _doubled(small) as cut:
         for x in (quiet.example, *(parts(batch, quiet.device)[0] for batch in batches)):
-            wide = tree_map(lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, x)
+            wide = _widened(x)
             exact = _compare(_run(quiet, dense, wide, torch.double), _run(quiet, cut, wide, torch.double), places)
             plain = _compare(_run(quiet, quiet.net, x), _run(quiet, small, x), places)
             total = [
@@ -158,15 +158,20 @@ def _doubled(net: nn.Module) -> Iterator[nn.Module]:
     yield detached_copy(net).double()
 
 
+def _widened(values: Any) -> Any:
+    return tree_map(lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, values)
+
+
 def _run(view: ModelView, net: nn.Module, x: Any, dtype: torch.dtype = torch.float32) -> Run:
     """Run a network from rest; give the spikes of every neuron, all calls in a row, and what it returns."""
     adapter, fired = view.adapter, dict[str, list[Tensor]]()
     modules = dict(net.named_modules())
 
     def listen(name: str) -> Any:
-        def hook(module: nn.Module, _: Any, output: object) -> None:
+        def hook(module: nn.Module, _: Any, output: object) -> Any:
             assert adapter is not None
             fired.setdefault(name, []).append(adapter.spikes(module, output).detach() != 0)
+            return _widened(output) if dtype is torch.double else output  # snnTorch's spikes are float32 whatever it is given
 
         return hook
 

@@ -83,7 +83,7 @@ def prune(
         >>> masks.kept, int((net.weight != 0).sum())
         ({'': 2}, 2)
     """
-    decision = _Decision(view, method, _select(view, layers, method), calibration, loss_fn)
+    decision = _Decision(view, method, chosen(view, layers, method), calibration, loss_fn)
     masks = Masks({}) if masks is None else masks
     new = decision(sparsity, masks)
     if not is_soft(method):
@@ -97,15 +97,20 @@ def is_soft(method: Method) -> bool:
     return bool(getattr(method, "soft", False))
 
 
-def _select(view: ModelView, names: str | Iterable[str] | None, method: Method) -> tuple[Layer, ...]:
+def chosen(view: ModelView, names: str | Iterable[str] | None, method: Method) -> tuple[Layer, ...]:
+    """Pick the layers that a method can prune, by name or shell pattern; None is all of them.
+
+    Raises:
+        NoPrunableLayers: a name fits no layer, or one whose output channels must stay where these are pruned; or none is left.
+    """
     check_view(view)
     if by_output(getattr(method, "pattern", None)):
         return view.channel_layers(names)
-    chosen = view.select(names)
-    if not chosen:
+    found = view.select(names)
+    if not found:
         known = ", ".join(layer.name for layer in view.layers)
         raise NoPrunableLayers(f"layers is empty, so there is nothing to prune. Name some of {known}, or pass None for all.")
-    return chosen
+    return found
 
 
 @dataclass(frozen=True)
@@ -189,18 +194,23 @@ class Pruner:
     ) -> None:
         _check_schedule(schedule)
         self.view, self.schedule = view, schedule
-        self._decision = _Decision(view, method, _select(view, layers, method), calibration, loss_fn)
+        self._decision = _Decision(view, method, chosen(view, layers, method), calibration, loss_fn)
         self.masks = Masks({})
         self.steps = 0
         self._silenced = Silenced()
         self._holders: list[Holder] = []
+
+    @property
+    def method(self) -> Method:
+        """The method that decides."""
+        return self._decision.method
 
     def attach(self, optimizer: Optimizer) -> "Pruner":
         """Hold the masks through this optimizer from now on, until `detach`; returns the pruner.
 
         What a soft method prunes is not held: it may live on until the next update.
         """
-        if not is_soft(self._decision.method):
+        if not is_soft(self.method):
             self._holders.append(Holder(optimizer, self.view, self.masks))
         return self
 
@@ -219,7 +229,7 @@ class Pruner:
 
     def update(self, sparsity: float) -> Masks:
         """Measure and decide now, whatever the schedule says; returns the masks in force."""
-        method = self._decision.method
+        method = self.method
         if isinstance(method, SteppedMethod):
             method = method.at(self.steps)
         new = replace(self._decision, method=method)(sparsity, self.masks)

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from spikeprune.errors import RecipeError
 from spikeprune.kernel.allocate import Allocation, erdos_renyi, global_top_k, lamp, uniform, uniform_plus
-from spikeprune.kernel.patterns import Channel, Pattern, Unstructured
+from spikeprune.kernel.patterns import Channel, Pattern, Unstructured, by_output
 from spikeprune.kernel.scores import by_mean, by_rank, per_input, per_output, per_weight, unit
-from spikeprune.methods import CQP, SET, SLAMP, SNIP, GradientOnly, Magnitude, Random, RigL
+from spikeprune.methods import CQP, SCA, SET, SLAMP, SNIP, Activity, GradientOnly, Magnitude, Random, RigL, Slimming
 from spikeprune.methods.slamp import Gain, Steps, by_gradient, by_nearness, evenly, input_gain, peak_gain, trace_gain
 from spikeprune.pruner import Method
 
@@ -20,7 +20,7 @@ NORMALIZE = {"max": unit, "mean": by_mean, "rank": by_rank}
 _TRAINED = "here from the trained network, where the paper starts from scratch"
 STEPS: dict[str, Steps] = {"gradient": by_gradient, "nearness": by_nearness, "even": evenly}
 GAINS: dict[str, Gain] = {"trace": trace_gain, "input": input_gain, "peak": peak_gain}
-PATTERNS: dict[str, Pattern] = {"unstructured": Unstructured(), "column": Channel(dim=1)}
+PATTERNS: dict[str, Pattern] = {"unstructured": Unstructured(), "column": Channel(dim=1), "channel": Channel()}
 
 
 class MethodSpec(BaseModel):
@@ -68,6 +68,20 @@ class SLAMPSpec(MethodSpec):
     cap: float | None = Field(None, ge=1)
 
 
+class SCASpec(MethodSpec):
+    """Options of SCA; `stop` counts steps of fine-tuning."""
+
+    regrow: float = Field(0.1, ge=0, lt=1)
+    stop: int | None = Field(None, ge=0)
+    spikes: bool = True
+
+
+class ActivitySpec(MethodSpec):
+    """Options of activity."""
+
+    spikes: bool = True
+
+
 @dataclass(frozen=True)
 class Entry:
     """A method that recipes can name: its options, how it is built from them, one line, and where it comes from."""
@@ -101,6 +115,15 @@ def _sparse_training(spec: SETSpec, pattern: Pattern, seed: int) -> Method:
             f'prune.pattern: {spec.name} exchanges single weights; set it to "unstructured", or leave {spec.name} out'
         )
     return RigL(spec.fraction, spec.stop, seed=seed) if isinstance(spec, RigLSpec) else SET(spec.fraction, seed=seed)
+
+
+def _channels(make: Callable[[Any], Method]) -> Callable[[Any, Pattern, int], Method]:
+    def made(spec: MethodSpec, pattern: Pattern, seed: int) -> Method:
+        if not by_output(pattern):
+            raise RecipeError(f'prune.pattern: {spec.name} prunes output channels; set it to "channel", or leave {spec.name} out')
+        return make(spec)
+
+    return made
 
 
 METHODS: dict[str, Entry] = {
@@ -158,6 +181,24 @@ METHODS: dict[str, Entry] = {
         _sparse_training,
         f"random masks; each stage exchanges the weakest weights for those of largest gradient; {_TRAINED}",
         "Evci et al. 2020, arXiv:1911.11134",
+    ),
+    "sca": Entry(
+        SCASpec,
+        _channels(lambda spec: SCA(spec.regrow, spec.stop, spikes=spec.spikes)),
+        "channels of largest activity |v| + s, of the others some come back by the gradient of their gain, at each stage",
+        "Li et al. 2024, arXiv:2406.01072",
+    ),
+    "slimming": Entry(
+        MethodSpec,
+        _channels(lambda spec: Slimming()),
+        "channels of largest gain of their norm, one global ranking",
+        "Liu et al. 2017, arXiv:1708.06519",
+    ),
+    "activity": Entry(
+        ActivitySpec,
+        _channels(lambda spec: Activity(spikes=spec.spikes)),
+        "channels of largest activity |v| + s, one global ranking",
+        "Li et al. 2024, arXiv:2406.01072",
     ),
     "random": Entry(MethodSpec, lambda spec, pattern, seed: Random(seed, pattern=pattern), "chance: what a score must beat", "-"),
 }

@@ -16,6 +16,7 @@ from spikeprune.recipes.average import Average
 from spikeprune.recipes.config import Prune, Train
 from spikeprune.recipes.rundir import RunDir
 from spikeprune.recipes.train import Bench, Splits, accuracy, clip_gradients, draw, epoch, learning_rate
+from spikeprune.shrink import plan_shrink, shrink
 
 
 class Watch(Protocol):
@@ -215,7 +216,15 @@ class Phase:
             "sparsity": self.table.stages[-1] if isinstance(self.table, Prune) else 0.0,
             "revived": revived(self.bench, masks),
         }
-        self.folder.finish(self.progress.label, self.bench.net, masks, {**asdict(self.progress), **facts})
+        label, facts = self.progress.label, {**asdict(self.progress), **facts}
+        if not masks.gates:
+            self.folder.finish(label, self.bench.net, masks, facts)
+            return
+        view = self.bench.view
+        facts["weights"] = sum(
+            layer.weight.numel() for layer in view.select(self.table.layers if isinstance(self.table, Prune) else None)
+        )
+        self.folder.finish(label, shrink(view, masks), masks, facts, plan=plan_shrink(view, masks))
 
 
 def steps(splits: Splits, table: Train | Prune) -> int:

@@ -16,7 +16,7 @@ from spikeprune.kernel.schedules import stages
 from spikeprune.masks import Masks
 from spikeprune.measure import Stats
 from spikeprune.methods import Magnitude
-from spikeprune.pruner import Pruner
+from spikeprune.pruner import Pruner, chosen
 from spikeprune.recipes.config import Recipe
 from spikeprune.recipes.losses import Objective, loss_fn
 from spikeprune.recipes.methods import PATTERNS, MethodSpec, build
@@ -57,7 +57,7 @@ class Run:
         if weights_of is not None:
             folder = self.folder.network(weights_of)
             try:
-                _, masks = load(folder / "model.safetensors", net)
+                net, masks = load(folder / "model.safetensors", net)
             except (StorageError, MaskMismatch) as error:
                 raise StorageError(f"{error} Delete {folder} and run again: that network is then made anew.") from error
         table = self.recipe.train if weights_of is None else self.recipe.prune
@@ -102,12 +102,12 @@ def refuse_impossible(job: Run) -> None:
     """Choose layers and allocate on the untrained network, so that a recipe that cannot be met fails before it trains."""
     bench, _ = job.bench()
     table = job.recipe.prune
-    chosen = bench.view.select(table.layers)
     for spec in job.recipe.methods:
         method = build(spec, table.pattern, seed=0)
+        layers = chosen(bench.view, table.layers, method)
         stand_in = Magnitude(pattern=PATTERNS[table.pattern]) if method.needs else method
         for target in table.stages:
-            stand_in(chosen, Stats({}, None, 0, 0), Masks({}), target)
+            stand_in(layers, Stats({}, None, 0, 0), Masks({}), target)
 
 
 def train_dense(job: Run) -> None:
@@ -159,7 +159,7 @@ def _outcome(job: Run, label: str) -> Outcome:
     if facts is None:
         raise StorageError(f"the network {label!r} of {job.folder.path} is gone; run again, and it is made anew.")
     bench, masks = job.bench(label)
-    weights = sum(layer.weight.numel() for layer in bench.view.select(job.recipe.prune.layers))
+    left = sum(layer.weight.numel() for layer in bench.view.select(job.recipe.prune.layers))
     return Outcome(
         group=job.recipe.budget,
         label=label,
@@ -167,8 +167,8 @@ def _outcome(job: Run, label: str) -> Outcome:
         accuracy=accuracy(bench, job.splits.test),
         validation=facts["validation"],
         sparsity=facts["sparsity"],
-        weights=weights,
-        kept=sum(masks.kept.values()) if masks else weights,
+        weights=facts.get("weights", left),
+        kept=sum(masks.kept.values()) if masks else left,
         revived=facts["revived"],
         curve=tuple(Point(**point) for point in facts["curve"]),
         seconds=facts["seconds"],

@@ -33,6 +33,7 @@ from spikeprune.masks import Masks
 from spikeprune.recipes.config import Recipe, load_recipe
 from spikeprune.report import Comparison, versions
 from spikeprune.saved import save
+from spikeprune.shrink import ShrinkPlan
 
 OWN = [
     "recipe.toml",
@@ -102,10 +103,20 @@ class RunDir:
 
     # --- finished phases -------------------------------------------------------------------------------------------
 
-    def finish(self, label: str, net: nn.Module, masks: Masks, facts: Mapping[str, Any]) -> None:
-        """Keep a phase's network for good, and forget its checkpoint."""
+    def finish(
+        self, label: str, net: nn.Module, masks: Masks, facts: Mapping[str, Any], *, plan: ShrinkPlan | None = None
+    ) -> None:
+        """Keep a phase's network for good, and forget its checkpoint.
+
+        Args:
+            label: of the phase.
+            net: the network; of a plan, the smaller one.
+            masks: those that were decided; of a plan, for the network before it was made smaller.
+            facts: what `finished` gives back.
+            plan: how the network was made smaller.
+        """
         folder = self.network(label)
-        save(folder / "model.safetensors", net, masks)
+        save(folder / "model.safetensors", net, masks if plan is None else plan.masks(masks), plan=plan)
         masks.save(folder / "masks.safetensors")
         write_json(folder / "training.json", dict(facts))
         self._file("checkpoint.safetensors").unlink(missing_ok=True)

@@ -41,6 +41,13 @@ STUDIES = {
         ("mnist", "fashion-mnist", "fashion-sample"),
         "fashion-sample",
     ),
+    "sca": Entry(
+        "spikeprune.studies.sca.study",
+        "SCA (Li et al. 2024, arXiv:2406.01072): channels by activity against other scores, the structure over time, size and time after shrink",
+        ("fashion-mnist", "nmnist-1k", "nmnist", "cifar10", "fashion-sample"),
+        "fashion-sample",
+        open=True,
+    ),
     "slamp": Entry(
         "spikeprune.studies.slamp.study",
         "SLAMP (Wang, Ye, Ouyang 2026, arXiv:2603.14946): every allocation at one budget, the gains, what makes them, operations",

@@ -10,7 +10,8 @@ from spikeprune.pruner import Method, Pruner
 from spikeprune.recipes.losses import loss_fn
 from spikeprune.recipes.train import clip_gradients, draw, epoch
 from spikeprune.studies.lab import Lab
-from spikeprune.studies.slamp.chain import falling, measured
+from spikeprune.studies.retrain import falling
+from spikeprune.studies.slamp.chain import measured
 from spikeprune.studies.slamp.settings import Settings
 from spikeprune.studies.trial import Trial
 

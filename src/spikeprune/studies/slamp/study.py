@@ -13,13 +13,15 @@ from spikeprune.recipes.run import Silent
 from spikeprune.recipes.rundir import environment
 from spikeprune.studies.lab import Lab
 from spikeprune.studies.ledger import Ledger, Row
+from spikeprune.studies.retrain import SMALL
 from spikeprune.studies.rows import Rows
-from spikeprune.studies.slamp.chain import SMALL, chains, measured
+from spikeprune.studies.slamp.chain import chains, measured
 from spikeprune.studies.slamp.scratch import scratch
 from spikeprune.studies.slamp.sections import SECTIONS
-from spikeprune.studies.slamp.sections.words import Told, flat
+from spikeprune.studies.slamp.sections.words import Told
 from spikeprune.studies.slamp.settings import RECIPES, Settings, settings_of
 from spikeprune.studies.study import Study, training_minutes
+from spikeprune.studies.sweep import flat
 from spikeprune.studies.trial import Trial, conduct_all
 
 TITLE = "SLAMP, what a gain over time is worth"

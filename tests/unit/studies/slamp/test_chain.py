@@ -14,7 +14,8 @@ from spikeprune.masks import Masks
 from spikeprune.methods import Magnitude
 from spikeprune.recipes.splits import Part, Splits
 from spikeprune.studies.slamp import chain
-from spikeprune.studies.slamp.chain import SMALL, falling, held_out, measured
+from spikeprune.studies.retrain import SMALL, falling, held_out
+from spikeprune.studies.slamp.chain import measured
 from spikeprune.studies.slamp.contenders import build
 from spikeprune.studies.slamp.settings import QUICK
 

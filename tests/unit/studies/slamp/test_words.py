@@ -5,7 +5,8 @@ import pytest
 from spikeprune.report.curves import Line, Panel
 from spikeprune.report.findings import Spread
 from spikeprune.studies.rows import Rows
-from spikeprune.studies.slamp.sections.words import Told, above, ahead, at, by_share, cell, drawn, flat, leads, line, seeds
+from spikeprune.studies.slamp.sections.words import Told, above, ahead, at, by_share, cell, drawn, leads, line, seeds
+from spikeprune.studies.sweep import flat
 
 CHAIN = [
     {"part": "dense", "seed": 0, "accuracy": 0.9, "seconds": 1.0},
@@ -72,7 +73,7 @@ def test_verdicts_follow_from_the_tests_that_hold():
 
 def test_a_line_has_a_point_a_stop_that_was_reached():
     assert line(TOLD, "slamp", "accuracy") == Line("SLAMP", {0.0: [80.0], 1.0: [70.0]})
-    assert line(TOLD, "lamp", "accuracy", label="base") == Line("base", {1.0: [75.0]})
+    assert line(TOLD, "lamp", "accuracy") == Line("LAMP", {1.0: [75.0]})
     assert line(TOLD, "erk", "accuracy") is None
 
 

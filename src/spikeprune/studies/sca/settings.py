@@ -1,0 +1,87 @@
+"""How much the study tries on which data and network: the whole of it, or a quick form on little data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from spikeprune.recipes.config import Recipe, load_recipe
+from spikeprune.studies.sca.contenders import CONTENDERS
+
+# data set -> the recipe of its dense network and of retraining: those of the study of SLAMP, so that the networks are the same
+RECIPES = {
+    "fashion-mnist": "slamp-fashion",
+    "fashion-sample": "slamp-fashion",
+    "nmnist-1k": "slamp-nmnist",
+    "nmnist": "slamp-nmnist",
+    "cifar10": "slamp-cifar10",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The grids of the study.
+
+    Attributes:
+        overrides: of the data's recipe.
+        densities: shares of channels that are kept, falling: the stops of every chain, each begins where the one before ended.
+        batches: of retraining at each stop.
+        updates: of SCA at each stop, in the first half of the retraining.
+        calibration: batches that methods measure, of those that the recipe sets aside.
+        contenders: what chooses channels.
+        scratch: density whose structures are trained from scratch as well; None for none.
+        timed: pairs of passes by which the smaller network is timed against the dense one.
+    """
+
+    overrides: tuple[str, ...] = ()
+    densities: tuple[float, ...] = (0.7, 0.5, 0.3, 0.1)
+    batches: int = 120
+    updates: int = 4
+    calibration: int = 2
+    contenders: tuple[str, ...] = CONTENDERS
+    scratch: float | None = 0.3
+    timed: int = 9
+
+    def fixed(self) -> dict[str, Any]:
+        """Give what every trial rests on; which trials there are may change, and those that are done stay."""
+        return {
+            "densities": self.densities,
+            "batches": self.batches,
+            "updates": self.updates,
+            **self._measured(),
+            "recipe": self.overrides,
+        }
+
+    def _measured(self) -> dict[str, Any]:
+        return {"calibration": self.calibration, "timed": self.timed}
+
+    def recipe(self, data: str, seed: int, extra: tuple[str, ...]) -> Recipe:
+        """Give the recipe of one seed's dense network; `extra` are overrides on top."""
+        return load_recipe(RECIPES[data], [*self.overrides, *extra, f"data.name={data}", f"seed={seed}"])
+
+
+FULL = Settings()
+# Few recordings: 80 batches are three epochs of nmnist-1k.
+EVENTS = Settings(batches=80)
+QUICK = Settings(
+    overrides=(
+        "data.validation=500",
+        "net.width=0.0625",
+        "net.timesteps=2",
+        "train.epochs=3",
+        "train.batch=32",
+        "prune.batch=32",
+        "prune.calibration=2",
+    ),
+    densities=(0.7, 0.4),
+    batches=16,
+    updates=2,
+    contenders=("sca", "soft", "l1", "random"),
+    scratch=0.4,
+    timed=2,
+)
+
+
+def settings_of(data: str, quick: bool) -> Settings:
+    """Give the settings that suit a data set."""
+    if quick:
+        return QUICK
+    return EVENTS if RECIPES[data] == "slamp-nmnist" else FULL
