@@ -1,7 +1,7 @@
 """The certificate of a smaller network: the same spikes, bit by bit, as the network in which the cut channels are silent."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ class Certificate:
 
     Attributes:
         spikes: of the silenced network in float64, on all batches.
-        differing: spikes that one of the two has and the other has not, in float64.
-        leaked: spikes of channels that were to be silent.
+        differing: spikes of living channels that one of the two has and the other has not, in float64.
+        leaked: how often a layer of the silenced network read something other than zero from a channel that is cut, in float64.
         gap: largest difference of outputs in float64, over the largest output (or 1, if that is less).
         rounded: spikes that differ in float32, where the order of a sum decides charges that lie at the threshold.
         rounded_gap: as `gap`, in float32, of batches without such a spike.
@@ -51,9 +51,10 @@ class Certificate:
         """
         if not self.holds:
             raise ShrinkError(
-                f"the smaller network is not the silenced one: {self.differing} of {self.spikes} spikes differ in float64, {self.leaked} come "
-                f"from channels that were cut, outputs differ by {self.gap:.3g} (float32: {self.rounded_gap:.3g}). Does the forward add "
-                "something to channels, or has the model changed since it was viewed? View it again; if that does not help, leave the layer out."
+                f"the smaller network is not the silenced one: {self.differing} of {self.spikes} spikes differ in float64, {self.leaked} times "
+                f"a layer read something from a channel that was cut, outputs differ by {self.gap:.3g} (float32: {self.rounded_gap:.3g}). Does "
+                "the forward add something to channels, or has the model changed since it was viewed? View it again; if that does not help, "
+                "leave the layer out."
             )
         return self
 
@@ -75,24 +76,43 @@ def certify(quiet: ModelView, small: nn.Module, alive: Mapping[str, Tensor], bat
         batches: to run besides the view's example: `x`, or `(x, y)`.
 
     Raises:
-        ShrinkError: the smaller network cannot run.
+        ShrinkError: one of the two cannot run.
     """
-    places = _places(quiet, alive)
+    fired, read = _places(quiet, alive, "neurons"), _places(quiet, alive, "readers")
+    dense, cut = _Runner(quiet, quiet.net, read), _Runner(quiet, small, {})
     total = [0, 0, 0, 0.0, 0, 0.0]
-    with _doubled(quiet.net) as dense, _doubled(small) as cut:
-        for x in (quiet.example, *(parts(batch, quiet.device)[0] for batch in batches)):
-            wide = _widened(x)
-            exact = _compare(_run(quiet, dense, wide, torch.double), _run(quiet, cut, wide, torch.double), places)
-            plain = _compare(_run(quiet, quiet.net, x), _run(quiet, small, x), places)
-            total = [
-                total[0] + exact.spikes,
-                total[1] + exact.differing,
-                total[2] + exact.leaked,
-                max(total[3], exact.gap),
-                total[4] + plain.differing,
-                max(total[5], 0.0 if plain.differing else plain.gap),
-            ]
+    for x in (quiet.example, *(parts(batch, quiet.device)[0] for batch in batches)):
+        exact = _compare(dense.run(x, wide=True), cut.run(x, wide=True), fired)
+        plain = _compare(dense.run(x), cut.run(x), fired)
+        total = [
+            total[0] + exact.spikes,
+            total[1] + exact.differing,
+            total[2] + exact.leaked,
+            max(total[3], exact.gap),
+            total[4] + plain.differing,
+            max(total[5], 0.0 if plain.differing else plain.gap),
+        ]
     return Certificate(*total)  # type: ignore[arg-type]
+
+
+Places = dict[str, list[tuple[Use, Tensor]]]
+
+
+def _places(view: ModelView, alive: Mapping[str, Tensor], kind: str) -> Places:
+    """Say where the channels of cut families lie at each neuron, or reader."""
+    found: Places = {}
+    for family in view.graph.families:
+        for use in getattr(family, kind) if family.name in alive else ():
+            found.setdefault(use.module, []).append((use, alive[family.name]))
+    return found
+
+
+def _kept(size: int, places: list[tuple[Use, Tensor]], device: torch.device) -> Tensor:
+    """Give which of the entries along a channel axis stay."""
+    keep = torch.ones(size, dtype=torch.bool, device=device)
+    for use, alive in places:
+        keep[use.offset : use.offset + alive.numel() * use.repeat] = alive.to(device).repeat_interleave(use.repeat)
+    return keep
 
 
 @dataclass(frozen=True)
@@ -103,23 +123,32 @@ class _Comparison:
     gap: float
 
 
-Run = tuple[dict[str, Tensor], list[Tensor]]
+@dataclass
+class _Run:
+    """What one pass showed: spikes by neuron, all calls in a row; what it returned; what dead channels were read as."""
+
+    spikes: dict[str, list[Tensor]]
+    outputs: list[Tensor]
+    leaked: int = 0
 
 
-def _compare(dense: Run, cut: Run, places: Mapping[str, list[tuple[Use, Tensor]]]) -> _Comparison:
-    spikes = differing = leaked = 0
-    for name, fired in dense[0].items():
+def _compare(dense: _Run, cut: _Run, places: Places) -> _Comparison:
+    spikes = differing = 0
+    for name, calls in dense.spikes.items():
+        fired, others = torch.stack(calls), cut.spikes.get(name)
         spikes += int(fired.sum())
-        keep, axis = _kept(fired, places.get(name, []))
-        leaked += int(fired.index_select(axis, (~keep).nonzero().flatten()).sum())
-        left, other = fired.index_select(axis, keep.nonzero().flatten()), cut[0].get(name)
+        axis = fired.dim() - 1 - (places[name][0][0].trailing if name in places else 0)
+        keep = _kept(fired.shape[axis], places.get(name, []), fired.device)
+        left = fired.index_select(axis, keep.nonzero().flatten())
+        other = None if others is None else torch.stack(others)
         if other is None or other.shape != left.shape:
             raise ShrinkError(
-                f"neuron {name!r} gives {tuple(left.shape)} spikes of living channels, but {_shape(other)} in the smaller network."
+                f"neuron {name!r} gives {tuple(left.shape)} spikes of living channels, but "
+                f"{'none' if other is None else tuple(other.shape)} in the smaller network."
             )
         differing += int((left != other).sum())
-    gap = max((_gap(a, b) for a, b in zip(dense[1], cut[1], strict=True)), default=0.0)
-    return _Comparison(spikes, differing, leaked, gap)
+    gap = max((_gap(a, b) for a, b in zip(dense.outputs, cut.outputs, strict=True)), default=0.0)
+    return _Comparison(spikes, differing, dense.leaked, gap)
 
 
 def _gap(one: Tensor, other: Tensor) -> float:
@@ -131,69 +160,67 @@ def _gap(one: Tensor, other: Tensor) -> float:
     return gap if gap == gap else float("inf")
 
 
-def _shape(tensor: Tensor | None) -> Any:
-    return "none" if tensor is None else tuple(tensor.shape)
+class _Runner:
+    """Runs one of the two networks from rest, as it is or in float64, and listens."""
 
+    def __init__(self, view: ModelView, net: nn.Module, read: Places) -> None:
+        self._view, self._read = view, read
+        self._plain, self._wide = net, detached_copy(net).double()
 
-def _places(view: ModelView, alive: Mapping[str, Tensor]) -> dict[str, list[tuple[Use, Tensor]]]:
-    """Say where the channels of cut families lie at each neuron."""
-    found: dict[str, list[tuple[Use, Tensor]]] = {}
-    for family in view.graph.families:
-        for use in family.neurons if family.name in alive else ():
-            found.setdefault(use.module, []).append((use, alive[family.name]))
-    return found
+    def run(self, x: Any, *, wide: bool = False) -> _Run:
+        """Run one batch."""
+        net, run = self._wide if wide else self._plain, _Run({}, [])
+        adapter, modules, before = self._view.adapter, dict(net.named_modules()), torch.get_default_dtype()
+        with left_as_found(net), torch.no_grad(), ExitStack() as hooks:
+            net.eval()
+            for module in modules.values():
+                if adapter is not None and adapter.is_stateful(module):
+                    adapter.reset(module)
+            for name in self._view.neurons:
+                hooks.callback(modules[name].register_forward_hook(self._hear(name, run, wide=wide)).remove)
+            for name in self._read:
+                hooks.callback(modules[name].register_forward_pre_hook(self._leak(name, run)).remove)
+            torch.set_default_dtype(torch.double if wide else before)
+            try:
+                out = self._view.forward(net, _widened(x) if wide else x)
+            except SpikepruneError:
+                raise
+            except Exception as error:
+                raise self._unrunnable(error) from error
+            finally:
+                torch.set_default_dtype(before)
+        run.outputs += [v for v in tree_leaves(out) if isinstance(v, Tensor)]
+        return run
 
+    def _hear(self, name: str, run: _Run, *, wide: bool) -> Any:
+        def hook(module: nn.Module, _: Any, output: object) -> Any:
+            assert self._view.adapter is not None
+            run.spikes.setdefault(name, []).append(self._view.adapter.spikes(module, output).detach() != 0)
+            return _widened(output) if wide else output  # snnTorch's spikes are float32 whatever it is given
 
-def _kept(fired: Tensor, places: list[tuple[Use, Tensor]]) -> tuple[Tensor, int]:
-    """Give which entries of the channel axis stay, and that axis."""
-    axis = fired.dim() - 1 - (places[0][0].trailing if places else 0)
-    keep = torch.ones(fired.shape[axis], dtype=torch.bool, device=fired.device)
-    for use, alive in places:
-        keep[use.offset : use.offset + alive.numel() * use.repeat] = alive.to(keep.device).repeat_interleave(use.repeat)
-    return keep, axis
+        return hook
 
+    def _leak(self, name: str, run: _Run) -> Any:
+        def hook(module: Any, args: Any) -> None:
+            x = args[0]
+            axis = x.dim() - 1 - max(0, module.weight.dim() - 2)
+            dead = ~_kept(x.shape[axis], self._read[name], x.device)
+            run.leaked += int((x.index_select(axis, dead.nonzero().flatten()) != 0).sum())
 
-@contextmanager
-def _doubled(net: nn.Module) -> Iterator[nn.Module]:
-    yield detached_copy(net).double()
+        return hook
+
+    def _unrunnable(self, error: Exception) -> ShrinkError:
+        told = f"({type(error).__name__}: {error})"
+        if self._plain is self._view.net:
+            return ShrinkError(
+                f"the model cannot run a batch that it is to be compared on {told}. Give calibration batches as the model takes them, x or "
+                "(x, y). Or its forward makes float32 tensors by itself, and it is compared in float64."
+            )
+        return ShrinkError(
+            f"the smaller network cannot run {told}. Sizes that are written into the forward, such as view(-1, 512), cannot follow: use "
+            "flatten(1) or sizes of the tensor."
+        )
 
 
 def _widened(values: Any) -> Any:
     return tree_map(lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, values)
-
-
-def _run(view: ModelView, net: nn.Module, x: Any, dtype: torch.dtype = torch.float32) -> Run:
-    """Run a network from rest; give the spikes of every neuron, all calls in a row, and what it returns."""
-    adapter, fired = view.adapter, dict[str, list[Tensor]]()
-    modules = dict(net.named_modules())
-
-    def listen(name: str) -> Any:
-        def hook(module: nn.Module, _: Any, output: object) -> Any:
-            assert adapter is not None
-            fired.setdefault(name, []).append(adapter.spikes(module, output).detach() != 0)
-            return _widened(output) if dtype is torch.double else output  # snnTorch's spikes are float32 whatever it is given
-
-        return hook
-
-    before = torch.get_default_dtype()
-    with left_as_found(net), torch.no_grad(), ExitStack() as hooks:
-        net.eval()
-        for module in modules.values():
-            if adapter is not None and adapter.is_stateful(module):
-                adapter.reset(module)
-        for name in view.neurons:
-            hooks.callback(modules[name].register_forward_hook(listen(name)).remove)
-        torch.set_default_dtype(dtype if dtype is torch.double else before)
-        try:
-            out = view.forward(net, x)
-        except SpikepruneError:
-            raise
-        except Exception as error:
-            raise ShrinkError(
-                f"the smaller network cannot run ({type(error).__name__}: {error}). Sizes that are written into the forward, such as "
-                "view(-1, 512), cannot follow: use flatten(1) or sizes of the tensor. Or its forward makes float32 tensors by itself, and it "
-                "is compared in float64."
-            ) from error
-        finally:
-            torch.set_default_dtype(before)
-    return {name: torch.stack(calls) for name, calls in fired.items()}, [v for v in tree_leaves(out) if isinstance(v, Tensor)]

@@ -1,10 +1,9 @@
 """Networks drawn at random, their channels pruned at random: what shrink makes is compared with the silenced network."""
 
-
 import pytest
 import snntorch
 import torch
-from hypothesis import Phase, event, given, settings
+from hypothesis import Phase, event, given, reject, settings
 from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
@@ -12,15 +11,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from same_spikes import assert_same_spikes, parameters
 from spikeprune import Masks, channel_masks, model_view, patterns, prune, shrink
+from spikeprune.errors import SparsityError
 from spikeprune.methods import Magnitude, Random
 
 N, SIDE = 2, 4
 FORMS = ("snntorch", "jelly s", "jelly m")
 # A failing network is told as it was drawn: making it smaller takes minutes.
-MANY = settings(max_examples=80, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
+MANY = settings(max_examples=70, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 
 kinds = st.sampled_from(["plain", "currents", "spikes", "gate", "before", "depthwise", "both", "dense"])
-stages = st.lists(st.tuples(kinds, st.integers(2, 5), st.booleans(), st.booleans()), min_size=1, max_size=3)
+stages = st.lists(st.tuples(kinds, st.integers(2, 5), st.booleans(), st.booleans()), min_size=1, max_size=2)
 networks = st.fixed_dictionaries({
     "images": stages | st.just([]),  # kind, channels, whether there are norms, and one more choice of the stage
     "pool": st.sampled_from([None, "max", "mean"]),
@@ -28,7 +28,7 @@ networks = st.fixed_dictionaries({
     "vectors": stages | st.just([]),
     "fires": st.booleans(),  # whether a neuron ends it
     "constants": st.booleans(),  # of snnTorch's neurons, one a channel
-    "timesteps": st.integers(1, 3),
+    "timesteps": st.integers(1, 2),
     "seed": st.integers(0, 10**6),
 })  # fmt: skip
 prunings = st.fixed_dictionaries({
@@ -223,11 +223,14 @@ def pruned(view, pruning, seed):
     """Prune in place; give the masks."""
     masks = prune(view, Magnitude(), pruning["single"]) if pruning["single"] else None
     if not pruning["by hand"]:
-        return prune(view, Random(seed=seed, pattern=patterns.Channel()), pruning["channels"], masks=masks)
+        try:
+            return prune(view, Random(seed=seed, pattern=patterns.Channel()), pruning["channels"], masks=masks)
+        except SparsityError:  # too few channels to leave each family one
+            reject()
     free = [family for family in view.graph.families if family.why is None]
     family = free[seed % len(free)]
     alive = torch.rand(family.channels, generator=torch.Generator().manual_seed(seed)) >= pruning["channels"]
-    alive[seed % family.channels] = True
+    alive[seed % family.channels], alive[(seed + 1) % family.channels] = True, False
     masks = channel_masks(view, {family.layers[-1]: alive}).over(masks or Masks({}))
     masks.apply_(view.net)
     return masks
@@ -241,6 +244,7 @@ def test_what_is_left_of_a_random_network(form, spec, pruning):
     view = model_view(net, given_spikes(spec, 1))
     masks = pruned(view, pruning, spec["seed"])
     small = shrink(view, masks)
-    fired = [assert_same_spikes(net, small, given_spikes(spec, seed), list(view.neurons)) for seed in (1, 2)]
+    early = spec["flat norm"] or any(kind == "before" for kind, *_ in [*spec["images"], *spec["vectors"]])
+    fired = assert_same_spikes(net, small, given_spikes(spec, 2), list(view.neurons), early=early)
     assert parameters(small) < parameters(net)
-    event(f"every neuron fires: {all(fired[0].values())}")
+    event(f"every neuron fires: {all(fired.values())}")

@@ -590,7 +590,9 @@ def normed(name, weights, family=None):
     """A layer whose rows have these weights, with a norm of its own."""
     module = nn.Linear(1, len(weights), bias=False)
     module.weight.data.copy_(torch.tensor(weights).view(-1, 1))
-    return Layer(name, module, Layout.ONCE, family=family or name, norms=(Norm(f"{name}.norm", nn.BatchNorm1d(len(weights))),), bare=False)
+    return Layer(
+        name, module, Layout.ONCE, family=family or name, norms=(Norm(f"{name}.norm", nn.BatchNorm1d(len(weights))),), bare=False
+    )
 
 
 def test_added_layers_keep_the_channels_that_are_best_on_average():

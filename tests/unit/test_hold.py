@@ -321,7 +321,7 @@ def test_infinities_do_not_cancel(values):
     with hold(optimizer, viewed(net), make_masks()):
         loss_of(net).backward()
         net[0].weight.grad[0, 0], net[0].weight.grad[0, 2] = values
-        with pytest.raises(NonFinite, match="'0.weight'"):
+        with pytest.raises(NonFinite, match=r"'0\.weight'"):
             optimizer.step()
 
 
@@ -373,7 +373,7 @@ def test_a_nan_gradient_made_in_a_closure_is_refused_before_the_step():
     optimizer = torch.optim.Adam(net.parameters())
     with hold(optimizer, viewed(net), make_masks()):
         before = copy.deepcopy(net.state_dict())
-        with pytest.raises(NonFinite, match="'0.weight'"):
+        with pytest.raises(NonFinite, match=r"'0\.weight'"):
             optimizer.step(closure_of(net, optimizer, torch.nan))
         assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 

@@ -4,17 +4,22 @@ Yaxin Li, Qi Xu, Jiangrong Shen, Hongming Xu, Long Chen, Gang Pan. Towards Effic
 Construction with Spiking Activity based Pruning. ICML 2024, PMLR 235. arXiv:2406.01072
 
 Reading of the paper
-  stated    (in the authors' code) a channel's activity is the mean of |v[t]| + s[t] over samples, timesteps and places, v being the
-            membrane after the reset. At each update, with C channels in all, the int(alpha C) most active stay, by one threshold
-            for all layers; of the others the int(beta C) of largest |dL/d gain| come back, and only those whose gradient is not
-            zero. alpha + beta is the share that is kept.
+  stated    (in the authors' code) a channel's activity is the mean of |v[t]| + s[t] over batches, samples, timesteps and places,
+            v being the membrane after the reset. At the end of every epoch, with C channels of convolutions in all, the
+            int(alpha C) most active stay, by one threshold for all layers; of the others the int(beta C) of largest |dL/d gain|
+            in the last batch come back, and only those whose gradient is not zero. alpha + beta is the share that is kept.
+            3e-5 times the sign of each weight of the convolutions is added to its gradient throughout.
   inferred  channels that are added live and die together: their activity and gradient are means over neurons and norms.
   differs   a dead channel is silenced by the gain and shift of its norm and held so, with its weights kept: that leaves the
-            gradient of the gain alive, by which it may be regrown, and then it gets gain and shift back. The authors set
-            weights, gain and shift to zero once an update and let them train on; with all three at zero only the momentum
-            that the optimizer still has can move them. `soft=True` does as they do. Activity and gradients are measured on
-            calibration batches in evaluation mode, not over the epoch in training mode, so that the same weights and data give
-            the same masks. Every layer keeps at least one channel.
+            gradient of the gain alive, by which alone it may be regrown, and then it gets gain and shift back. Its weights get
+            no gradient meanwhile; momentum and weight decay still move them. The authors set weights, gain and shift to zero
+            once an update and let them train on, and a channel also returns by being active; with all three at zero only the
+            momentum that the optimizer still has can move them. `soft=True` does as they do. Activity and gradients are measured
+            on calibration batches in evaluation mode, not over the epoch in training mode, so that the same weights and data
+            give the same masks; batches weigh as many samples as they have, and |dL/d gain| is a mean over all of them. All
+            layers whose channels can go take part, linear ones too: choose the convolutions with `layers`. The penalty on the
+            weights is left to the training loop. Every layer keeps at least one channel. Of ties the lower index stays, where
+            the authors drop all that tie with the threshold.
 """
 
 import math
@@ -39,7 +44,8 @@ from spikeprune.view.layer import Layer, by_unit, unit_name
 class SCA:
     """Keep the most active channels, and give part of the places to dead ones whose gain wants back most.
 
-    Use it with `Pruner` and a schedule that asks again and again, such as `schedules.every(0.7, steps_per_epoch)`.
+    Use it with `Pruner` and a schedule that asks again and again, such as `schedules.every(0.7, n, start=n)` with n steps an
+    epoch; from 0 on it would prune before any training.
 
     Args:
         regrow: share of all channels that come back at each update, in [0, 1); the paper's beta. Its alpha is
@@ -77,9 +83,14 @@ class SCA:
         return frozenset(need for need, asked in wanted.items() if asked)
 
     @property
+    def stopped(self) -> bool:
+        """Whether none comes back any more at this step."""
+        return self.stop is not None and self.step >= self.stop
+
+    @property
     def share(self) -> float:
         """The share of all channels that comes back at this step."""
-        return 0.0 if self.stop is not None and self.step >= self.stop else self.regrow
+        return 0.0 if self.stopped else self.regrow
 
     def at(self, step: int) -> "SCA":
         """Return the method as it is at a training step."""
@@ -93,11 +104,7 @@ class SCA:
                     f"SCA silences and regrows channels by the norm behind them, but layer {layer.name!r} has none. Leave it out (layers=...)."
                 )
         active = by_unit(layers, {x.name: activity(stats, x, spikes=self.spikes) for x in layers}, self.pattern)
-        alive = {name: torch.ones_like(score, dtype=torch.bool) for name, score in active.items()}
-        if not self.soft:
-            alive |= {
-                unit_name(x, self.pattern): mask for x in layers if (mask := living(self.pattern, masks.get(x.name))) is not None
-            }
+        alive = _alive(layers, Masks({}) if self.soft and not self.stopped else masks, active, self.pattern)
         units = sum(score.numel() for score in active.values())
         stay = whole(units, 1 - sparsity - self.share)
         left = prune_to(active, alive, stay, sparsity)
@@ -160,6 +167,15 @@ def activity(stats: Stats, layer: Layer, *, spikes: bool = True) -> Tensor:
     return score
 
 
+def _alive(layers: Sequence[Layer], masks: Masks, like: Mapping[str, Tensor], pattern: Channel) -> dict[str, Tensor]:
+    """Say which units live, where `like` lies; channels that are added live as long as they do in one of their layers."""
+    alive = {name: torch.zeros_like(score, dtype=torch.bool) for name, score in like.items()}
+    for layer in layers:
+        name, mask = unit_name(layer, pattern), living(pattern, masks.get(layer.name))
+        alive[name] |= True if mask is None else mask.to(alive[name].device)
+    return alive
+
+
 def whole(units: int, share: float) -> int:
     """Turn a share into a count as the authors do, rounding down; 0.29 of 100 is 29 for all that floats say.
 
@@ -175,7 +191,7 @@ def prune_to(score: Mapping[str, Tensor], alive: Mapping[str, Tensor], stay: int
     if stay < len(score):
         units = sum(part.numel() for part in score.values())
         raise SparsityError(
-            f"sparsity {sparsity} lets {stay} of {units} channels stay besides those regrown, fewer than one for each of {len(score)} layers. "
+            f"sparsity {sparsity} lets {max(stay, 0)} of {units} channels stay besides those regrown, fewer than one for each of {len(score)} layers. "
             "Ask for a lower sparsity, or regrow less."
         )
     first = {name: part.masked_fill(~alive[name], -torch.inf).argmax() for name, part in score.items()}

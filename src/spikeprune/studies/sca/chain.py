@@ -22,6 +22,7 @@ from spikeprune.studies.sca.settings import Settings
 from spikeprune.studies.trial import Trial
 
 PROFILED = 500  # test samples whose operations are counted
+COMPARED = 32  # training samples on which the smaller network must emit the same spikes, besides the view's example
 TIMED = ("sca", "l1 uniform")
 
 
@@ -101,7 +102,7 @@ def train(lab: Lab, bench: Bench, pruner: Pruner, stop: int, batches: int) -> li
 def smaller(lab: Lab, pruner: Pruner) -> Bench:
     """Cut dead channels out of the network; refused if the result does not emit the same spikes."""
     view = pruner.view
-    small = shrink(view, pruner.masks, calibration=lab.calibration[:1])
+    small = shrink(view, pruner.masks, calibration=lab.some(COMPARED, "compared").batches(COMPARED))
     return Bench(small, view.example, lab.recipe.machine)
 
 

@@ -38,7 +38,7 @@ class Settings:
     calibration: int = 2
     contenders: tuple[str, ...] = CONTENDERS
     scratch: float | None = 0.3
-    timed: int = 9
+    timed: int = 5
 
     def fixed(self) -> dict[str, Any]:
         """Give what every trial rests on; which trials there are may change, and those that are done stay."""
@@ -59,8 +59,8 @@ class Settings:
 
 
 FULL = Settings()
-# Few recordings: 80 batches are three epochs of nmnist-1k.
-EVENTS = Settings(batches=80)
+# Few recordings: 60 batches are two epochs and a half of nmnist-1k.
+EVENTS = Settings(batches=60)
 QUICK = Settings(
     overrides=(
         "data.validation=500",

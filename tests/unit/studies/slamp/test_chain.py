@@ -13,8 +13,9 @@ from spikeprune.kernel.allocate import kept
 from spikeprune.masks import Masks
 from spikeprune.methods import Magnitude
 from spikeprune.recipes.splits import Part, Splits
-from spikeprune.studies.slamp import chain
+from spikeprune.studies import retrain as retraining
 from spikeprune.studies.retrain import SMALL, falling, held_out
+from spikeprune.studies.slamp import chain
 from spikeprune.studies.slamp.chain import measured
 from spikeprune.studies.slamp.contenders import build
 from spikeprune.studies.slamp.settings import QUICK
@@ -66,7 +67,7 @@ def test_a_large_test_set_stands_alone():
 def retrained(monkeypatch):
     """The masks that `retrain` was given, the weights that it found, and those that it left."""
     calls = []
-    plain = chain.retrain
+    plain = chain._retrain
 
     def weights(bench):
         return {layer.name: layer.weight.detach().clone() for layer in bench.view.layers}
@@ -76,7 +77,7 @@ def retrained(monkeypatch):
         plain(lab, bench, masks, stop, batches)
         calls.append((masks, found, weights(bench)))
 
-    monkeypatch.setattr(chain, "retrain", retrain)
+    monkeypatch.setattr(chain, "_retrain", retrain)
     return calls
 
 
@@ -127,7 +128,7 @@ def test_all_contenders_are_retrained_on_the_same_batches_in_the_same_order(lab,
         before(1)
         seen.append((part.x.sum().item(), part.y.tolist(), batch, seed, optimizer.param_groups[0]["lr"], len(optimizer.state)))
 
-    monkeypatch.setattr(chain, "epoch", epoch)
+    monkeypatch.setattr(retraining, "epoch", epoch)
     for name in ("slamp", "random"):
         list(chain.stops(lab, build(name, 1), FEW))
     assert seen[:3] == seen[3:]
@@ -142,7 +143,7 @@ def test_retraining_has_all_its_batches_on_few_samples_too(lab, monkeypatch):
         before = falling(optimizer, lr, steps)
         return lambda step: (before(step), rates.append(optimizer.param_groups[0]["lr"]))
 
-    monkeypatch.setattr(chain, "falling", counted)
+    monkeypatch.setattr(retraining, "falling", counted)
     next(chain.stops(lab, Magnitude(), replace(FEW, batches=60)))  # of 8 samples, and there are 400
     assert len(rates) == 60
     assert rates[-1] < 0.01 * max(rates)

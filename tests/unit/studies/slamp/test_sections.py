@@ -8,9 +8,10 @@ import pytest
 from spikeprune.report import curves
 from spikeprune.report.markdown import markdown
 from spikeprune.report.page import render
+from spikeprune.studies import sweep as sweep_rows
 from spikeprune.studies.rows import Rows
 from spikeprune.studies.slamp.contenders import ABOUT, CONTROLS, MAIN, READINGS
-from spikeprune.studies.slamp.sections import SECTIONS, accuracy, causes, cost, gains, layers, scratch, words
+from spikeprune.studies.slamp.sections import SECTIONS, accuracy, causes, cost, gains, layers, scratch
 from spikeprune.studies.slamp.sections.gains import spread
 from spikeprune.studies.slamp.sections.words import Told
 
@@ -28,7 +29,7 @@ def undrawn(monkeypatch):
         curves._check(panels)
         return f"<svg>{name}</svg>"
 
-    monkeypatch.setattr(words, "curves", check)
+    monkeypatch.setattr(sweep_rows, "curves", check)
 
 
 def row(method, density, value, seed=0, **more):
