@@ -14,8 +14,9 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 demo: $(VENV)/.recipes
 	$(BIN)/spikeprune run demo --seeds 3 --fresh
 
+# Files are shared out over at most four processes of one thread each: small networks gain nothing by more.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
