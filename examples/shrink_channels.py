@@ -29,11 +29,15 @@ def accuracy(view):
         return sum(int((view(x).argmax(1) == y).sum()) for x, y in test) / 1000
 
 
-epochs, steps = 6, len(train)
+epochs, steps = 4, len(train)
 optimizer = torch.optim.Adam(net.parameters(), 5e-3)
-method = sp.methods.SCA(regrow=0.1, stop=4 * steps)  # none comes back in the last two epochs
+method = sp.methods.SCA(regrow=0.1, stop=2 * steps)  # none comes back in the last two epochs
 pruner = sp.Pruner(
-    view, method, sp.schedules.every(0.5, steps, start=steps, stop=4 * steps), calibration=train[:4], loss_fn=F.cross_entropy
+    view,
+    method,
+    sp.schedules.every(0.5, steps // 2, start=steps // 2, stop=2 * steps),
+    calibration=train[:4],
+    loss_fn=F.cross_entropy,
 ).attach(optimizer)
 for epoch in range(epochs):
     for x, y in train:

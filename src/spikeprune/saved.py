@@ -44,6 +44,13 @@ def save(path: str | os.PathLike[str], net: nn.Module, masks: Masks | None = Non
             raise StorageError(
                 f"the model's state {name!r} is {type(value).__name__}, not a tensor; it cannot be saved without pickle."
             )
+    for name, axes in ({} if plan is None else plan.keeps).items():
+        found = tuple(state[name].shape) if name in state else ()
+        if any(len(found) <= axis or found[axis] != len(keep) for axis, (keep, _) in axes.items()):
+            raise MaskMismatch(
+                f"cannot save: the plan leaves {name!r} sizes {[len(keep) for keep, _ in axes.values()]}, but the model's is "
+                f"{found or 'absent'}. Save the smaller model that the plan made, not the one that it was made from."
+            )
     _refuse_foreign(masks, {name: tuple(value.shape) for name, value in state.items()}, "cannot save: there is")
     tensors = {f"model.{name}": value for name, value in state.items()}
     tensors |= {f"mask.{name}": mask for name, mask in packed(masks).items()}

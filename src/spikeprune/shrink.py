@@ -4,6 +4,8 @@ A plan says, tensor by tensor, which indices stay; it knows names and numbers on
 any model of the same form. Nothing is handed out before it was compared with the silenced network (`certificate`).
 """
 
+import copy
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,15 +16,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spikeprune.certificate import certify, silenced
-from spikeprune.errors import MaskMismatch, ShrinkError, StorageError
+from spikeprune.errors import MaskMismatch, NoPrunableLayers, ShrinkError, StorageError
+from spikeprune.hold import refuse_unreachable
 from spikeprune.kernel.patterns import rows
-from spikeprune.masks import BELONG, Masks, gates_of, refuse_other
+from spikeprune.masks import BELONG, Masks, gates_of, refuse_other, weight_of
+from spikeprune.view.adapters import loaded
 from spikeprune.view.graph import Family, Use
 from spikeprune.view.layer import Layer
 from spikeprune.view.model_view import ModelView, check_view, detached_copy
 
 SIZES = {0: ("out_channels", "out_features", "num_features"), 1: ("in_channels", "in_features")}
 """Attributes of a module that tell the size of an axis of its weight; a norm's is along axis 0."""
+NORMED = ("weight", "bias", "running_mean", "running_var")
+"""What a norm keeps of each channel."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class ShrinkPlan:
     channels: Mapping[str, tuple[int, int]]
 
     def apply(self, net: nn.Module, *, reinit: bool = False) -> nn.Module:
-        """Return a smaller copy of a model of the form that the plan was made for; the model itself is left alone.
+        """Return a smaller copy of a model of the form that the plan was made for, its neurons at rest; the model is left alone.
 
         Args:
             net: the model.
@@ -50,6 +56,10 @@ class ShrinkPlan:
             MaskMismatch: the model has another form.
         """
         small = detached_copy(net)
+        for _, adapter in loaded():
+            for module in small.modules():
+                if adapter.is_stateful(module):
+                    adapter.reset(module)  # what it kept of a batch has the old size
         for name, axes in self.keeps.items():
             self._cut(small, name, axes)
         for name, sizes in self.sizes.items():
@@ -84,7 +94,7 @@ class ShrinkPlan:
 
     def masks(self, masks: Masks) -> Masks:
         """Give the masks of single weights for the smaller model; channel masks have done their work and are left out."""
-        cut = {layer: self.sliced(f"{layer}.weight".lstrip("."), mask) for layer, mask in masks.items()}
+        cut = {layer: self.sliced(weight_of(layer), mask) for layer, mask in masks.items()}
         return Masks({layer: mask for layer, mask in cut.items() if not bool(mask.all())})
 
     def optimizer(self, optimizer: Optimizer, net: nn.Module, small: nn.Module) -> Optimizer:
@@ -97,7 +107,9 @@ class ShrinkPlan:
 
         Raises:
             ShrinkError: it updates something other than the model's parameters.
+            UnsupportedOptimizer: it keeps memory that is not parameter-shaped (LBFGS, Adafactor).
         """
+        refuse_unreachable(optimizer)
         names = {id(param): name for name, param in net.named_parameters()}
         new = dict(small.named_parameters())
         groups, states = [], {}
@@ -111,10 +123,13 @@ class ShrinkPlan:
                 name = names[id(param)]
                 state = optimizer.state.get(param, {})
                 states[new[name]] = {
-                    key: self.sliced(name, value) if isinstance(value, Tensor) and value.shape == param.shape else value
+                    key: self.sliced(name, value)
+                    if isinstance(value, Tensor) and value.shape == param.shape
+                    else copy.deepcopy(value)
                     for key, value in state.items()
                 }
-        twin: Optimizer = type(optimizer)(groups)  # type: ignore[call-arg]
+        accepted = inspect.signature(type(optimizer)).parameters
+        twin: Optimizer = type(optimizer)(groups, **{key: v for key, v in optimizer.defaults.items() if key in accepted})
         twin.state.update({param: state for param, state in states.items() if state})
         return twin
 
@@ -135,15 +150,22 @@ class ShrinkPlan:
         try:
             content = json.loads(text)
             keeps = {
-                str(name): {int(axis): (_indices(cut["keep"], cut["of"]), int(cut["of"])) for axis, cut in axes.items()}
+                name: {_number(int(axis), 0, 1): (_indices(cut["keep"], cut["of"]), cut["of"]) for axis, cut in axes.items()}
                 for name, axes in content["tensors"].items()
             }
-            sizes = {str(name): {str(key): int(size) for key, size in found.items()} for name, found in content["sizes"].items()}
-            channels = {str(name): (int(kept), int(of)) for name, (kept, of) in content["channels"].items()}
+            sizes = {name: {key: _number(size, 1) for key, size in found.items()} for name, found in content["sizes"].items()}
+            channels = {name: (_number(kept, 1), _number(of, 1)) for name, (kept, of) in content["channels"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(f"this is no plan of a smaller model ({error!r}).") from error
-        if odd := {key for found in sizes.values() for key in found} - {*SIZES[0], *SIZES[1], "groups"}:
-            raise StorageError(f"the plan sets {sorted(odd)[0]!r}, which is no size of a layer or norm; it was changed.")
+        for name, found in sizes.items():
+            counts = {len(keep) for keep, _ in keeps.get(f"{name}.weight".lstrip("."), {}).values()}
+            for key, size in found.items():
+                if key not in {*SIZES[0], *SIZES[1], "groups"}:
+                    raise StorageError(f"the plan sets {key!r}, which is no size of a layer or norm; it was changed.")
+                if size not in counts:
+                    raise StorageError(
+                        f"the plan sets {key!r} of {name!r} to {size}, but keeps {sorted(counts)}; it was changed."
+                    )
         return cls(keeps, sizes, channels)
 
 
@@ -161,6 +183,7 @@ def shrink(view: ModelView, masks: Masks, *, calibration: Iterable[Any] = (), re
 
     Raises:
         MaskMismatch: the masks belong to another model, prune no output channel, or differ within a family.
+        NoPrunableLayers: channels of a layer must stay, or go only with those of layers that the masks leave whole.
         ShrinkError: the smaller model cannot run, as where the forward has sizes written into it, or differs.
 
     Example:
@@ -189,6 +212,8 @@ def plan_shrink(view: ModelView, masks: Masks) -> ShrinkPlan:
     check_view(view)
     refuse_other(masks)
     masks.check(view.layers)
+    for _ in masks.parameters(view.net):
+        pass  # raises if one is missing
     if not masks.gates:
         raise MaskMismatch(
             "these masks prune no output channels, so there is nothing to cut out. Prune with pattern=patterns.Channel(), or make masks with "
@@ -219,10 +244,11 @@ def channel_masks(view: ModelView, alive: Mapping[str, Tensor]) -> Masks:
         ['0.bias', '0.weight']
     """
     check_view(view)
-    names = {
-        other for name in alive for other in (view.graph.of(name).layers if name in {x.name for x in view.layers} else (name,))
-    }
-    layers = view.channel_layers(sorted(names))
+    known = {layer.name for layer in view.layers}
+    for name in alive:
+        if name not in known:
+            raise NoPrunableLayers(f"there is no layer {name!r}; give a vector by the name of one of {', '.join(sorted(known))}.")
+    layers = view.channel_layers(sorted({other for name in alive for other in view.graph.of(name).layers}))
     found: dict[str, tuple[str, Tensor]] = {}
     for name, units in alive.items():
         family = view.graph.of(name)
@@ -236,24 +262,38 @@ def channel_masks(view: ModelView, alive: Mapping[str, Tensor]) -> Masks:
 
 def _alive(view: ModelView, masks: Masks) -> dict[str, Tensor]:
     """Give which channels of each family live, by family name."""
-    found: dict[str, tuple[str, Tensor]] = {}
+    told: dict[str, tuple[str, Tensor]] = {}
+    found: dict[str, Tensor] = {}
     layers = {layer.name: layer for layer in view.channel_layers([*masks.gates])}
-    for name in masks.gates:
-        units = _living(layers[name], masks)
-        first, earlier = found.setdefault(str(layers[name].family), (name, units))
-        _refuse_split(first, earlier, name, units)
+    for name, gates in masks.gates.items():
+        family = str(layers[name].family)
+        units, sure = _living(layers[name], masks)
+        if missing := gates_of(layers[name], units).keys() - gates.keys():
+            raise MaskMismatch(
+                f"the masks of layer {name!r} do not silence {', '.join(sorted(missing))}, which it passes. {BELONG}"
+            )
+        if sure:
+            _refuse_split(*told.setdefault(family, (name, units)), name, units)
+        found[family] = found.get(family, torch.zeros_like(units)) | units
+    for family, units in found.items():
         if not bool(units.any()):
-            raise MaskMismatch(f"no output channel of layer {name!r} lives; a layer must keep one.")
-    return {family: units for family, (_, units) in found.items()}
+            raise MaskMismatch(f"no output channel of layer {family!r} lives; a layer must keep one.")
+    return found
 
 
-def _living(layer: Layer, masks: Masks) -> Tensor:
-    """Say which output channels a layer's gates leave open: those of its norm, or else those of its weight."""
-    gates, channels = masks.gates[layer.name], layer.weight.shape[0]
+def _living(layer: Layer, masks: Masks) -> tuple[Tensor, bool]:
+    """Say which output channels a layer's gates leave open, and whether for sure.
+
+    Those of its norm or its bias. A row of weights may also be dead because each of them was pruned by itself.
+    """
+    gates, weight = masks.gates[layer.name], weight_of(layer.name)
+    channels = layer.weight.shape[0]
     for norm in layer.norms:
         if (gate := gates.get(f"{norm.name}.weight")) is not None:
-            return gate[norm.place(channels)].view(channels, -1).any(1)
-    return masks[layer.name].flatten(1).any(1)
+            return gate[norm.place(channels)].view(channels, -1).any(1), True
+    if (gate := gates.get(weight.removesuffix("weight") + "bias")) is not None:
+        return gate, True
+    return masks[layer.name].flatten(1).any(1), False
 
 
 def _refuse_split(first: str, earlier: Tensor, name: str, units: Tensor) -> None:
@@ -287,8 +327,8 @@ class _Draft:
             self._note(use.module, "weight", 1, use, alive)
         for use in family.norms:
             norm = self._net.get_submodule(use.module)
-            for key, value in _own(norm):
-                if value.dim() and value.shape[0] == norm.num_features:
+            for key in NORMED:
+                if getattr(norm, key) is not None:
                     self._note(use.module, key, 0, use, alive)
         for use in family.constants:
             size = use.offset + family.channels * use.repeat
@@ -325,8 +365,16 @@ def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, getattr(module, name)) for name in saved if "." not in name]
 
 
-def _indices(keep: Any, of: int) -> tuple[int, ...]:
-    found = tuple(int(index) for index in keep)
-    if list(found) != sorted(set(found)) or not found or found[0] < 0 or found[-1] >= of:
-        raise ValueError(f"indices that do not rise within 0 to {of - 1}")
+def _indices(keep: Any, of: Any) -> tuple[int, ...]:
+    if not isinstance(keep, list) or not keep:
+        raise ValueError("no list of indices")
+    found = tuple(_number(index, 0, _number(of, 1) - 1) for index in keep)
+    if list(found) != sorted(set(found)):
+        raise ValueError("indices that do not rise")
     return found
+
+
+def _number(value: Any, least: int, most: int | None = None) -> int:
+    if type(value) is not int or value < least or (most is not None and value > most):
+        raise ValueError(f"{value!r} where there should be a number from {least}{'' if most is None else f' to {most}'}")
+    return value

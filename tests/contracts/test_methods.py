@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
+import channel_nets
 from small_nets import ByHand, Loop, assert_same, lively, noise, photograph, spikes, unroll
 from spikeprune import Masks, Pruner, hold, measure, model_view, prune
 from spikeprune.kernel.allocate import erdos_renyi, global_top_k, kept, lamp, reachable, uniform, uniform_plus
 from spikeprune.kernel.patterns import Channel, Unstructured
 from spikeprune.kernel.schedules import stages
 from spikeprune.kernel.scores import by_rank, per_input, per_output
-from spikeprune.methods import CQP, SET, SLAMP, SNIP, GradientOnly, Magnitude, Random, RigL
+from spikeprune.methods import CQP, SCA, SET, SLAMP, SNIP, Activity, GradientOnly, Magnitude, Random, RigL, Slimming
+from spikeprune.methods.sca import whole
 from spikeprune.methods.slamp import by_nearness, evenly, input_gain, peak_gain
 
 
@@ -242,3 +244,156 @@ def test_slamp_at_one_timestep_is_lamp(method):
         masks = prune(view.clone(), method, sparsity, masks=masks, **data)
         plain = prune(view.clone(), Magnitude(allocation=lamp), sparsity, masks=plain)
         assert masks == plain
+
+
+# Output channels: families of layers decide, and norms are what is silenced.
+
+
+@dataclass(frozen=True)
+class RoundedDown:
+    """What SCA keeps: those that stay and those that come back, each rounded down; fewer where no gradient speaks for them."""
+
+    regrow: float = 0.0
+    nested: bool = False
+
+    def counts(self, units, sparsity, found):
+        every = sum(units.values())
+        stay, back = whole(every, 1 - sparsity - self.regrow), whole(every, self.regrow)
+        assert stay <= sum(found.values()) <= stay + back
+
+    def highest(self, view, units):
+        return 1 - len(units) / sum(units.values()) - self.regrow
+
+
+CHANNELS = Channel()
+CHANNEL_METHODS = {
+    "Magnitude": [(Magnitude(pattern=CHANNELS), total), (Magnitude(allocation=uniform, pattern=CHANNELS), each)],
+    "Random": [(Random(seed=5, allocation=lamp, pattern=CHANNELS), total)],
+    "CQP": [(CQP(pattern=CHANNELS, criticality=per_output, joint=True), total)],
+    "SNIP": [(SNIP(CHANNELS), total)],
+    "Activity": [(Activity(spikes=False, allocation=uniform), each)],
+    "Slimming": [(Slimming(), total)],
+    "SCA": [
+        (SCA(0.0), RoundedDown(nested=True)),
+        (SCA(0.2), RoundedDown(0.2)),
+        (SCA(0.2, spikes=False, soft=True), RoundedDown(0.2)),
+    ],
+}
+CHANNEL_CASES = [
+    pytest.param(method, promise, id=f"{name}-{i}")
+    for name, cases in CHANNEL_METHODS.items()
+    for i, (method, promise) in enumerate(cases)
+]
+NORMED = {
+    "spikingjelly-added": (channel_nets.Residual, noise(3, 4, 2, 4, 4)),
+    "spikingjelly-half-bare": (channel_nets.HalfBare, noise(3, 4, 2, 4, 4)),
+    "snntorch-one-timestep": (channel_nets.Leaky, noise(1, 4, 7)),
+    "snntorch-one-sample": (channel_nets.Leaky, noise(3, 1, 7)),
+}
+
+
+@pytest.fixture(params=NORMED.values(), ids=NORMED)
+def normed(request):
+    """As `lent`, of networks whose channels pass norms, in evaluation mode: a norm cannot train on one sample."""
+    make, x = request.param
+    view = model_view(make().eval(), x)
+    y = torch.arange(x.shape[1]) % 3
+    channel_nets.loss_fn(view(x), y).backward()
+    return view, {"calibration": [(x, y)], "loss_fn": channel_nets.loss_fn}
+
+
+def families(view):
+    """How many channels each family has that can lose some."""
+    return {family.name: family.channels for family in view.graph.families if family.why is None}
+
+
+def surviving(view, masks):
+    """How many channels each family keeps; they must be the same in all its layers, and whole."""
+    living(masks, Magnitude(pattern=CHANNELS))
+    found = {name: mask.flatten(1).any(1) for name, mask in masks.items()}
+    for name, kept_ in found.items():
+        assert torch.equal(kept_, found[view.graph.of(name).name])
+    return {name: int(found[name].sum()) for name in families(view)}
+
+
+@pytest.mark.parametrize(("method", "promise"), CHANNEL_CASES)
+def test_channels_are_counted_by_family_and_nest_unless_they_come_back(method, promise, normed):
+    view, data = normed
+    units, revived = families(view), 0
+    targets = [min(sparsity, promise.highest(view, families(view))) for sparsity in (0.0, 0.25, 0.4, 0.4, 0.5)]
+    pruner = Pruner(view, method, stages(targets, every=1), **data)
+    for sparsity in targets:
+        before = dict(pruner.masks)
+        values = {name: param.detach().clone() for name, param in view.net.named_parameters()}
+        pruner.step()
+        found = surviving(view, pruner.masks)
+        promise.counts(units, sparsity, found)
+        assert min(found.values()) >= 1
+        revived += sum(int((mask & ~before.get(name, mask)).sum()) for name, mask in pruner.masks.items())
+        held = {name for name, _ in pruner.masks.parameters(view.net)}
+        for name, param in view.net.named_parameters():
+            if name in held:
+                assert not bool(param[~pruner.masks.held[name]].any())
+            else:
+                assert torch.equal(param, values[name])  # behind a norm weights are kept
+    assert revived == 0 or not promise.nested
+
+
+@pytest.mark.parametrize(("method", "promise"), CHANNEL_CASES)
+def test_the_same_model_and_data_give_the_same_channels(method, promise, normed):
+    view, data = normed
+    first, second = view.clone(), view.clone()
+    sparsity = min(0.4, promise.highest(view, families(view)))
+    masks = prune(first, method, sparsity, **data)
+    torch.rand(3)  # whatever the process draws meanwhile
+    assert prune(second, method, sparsity, **data) == masks
+    again = prune(first, method, sparsity, masks=masks, **data)
+    assert again == prune(second, method, sparsity, masks=masks, **data)
+    assert again.gates.keys() == masks.gates.keys() == masks.keys()
+
+
+@pytest.mark.parametrize(("method", "promise"), CHANNEL_CASES)
+def test_deciding_about_channels_leaves_the_model_as_found(method, promise, normed):
+    view, data = normed
+    before = photograph(view.net)
+    stats = measure(view, data["calibration"], method.needs, loss_fn=channel_nets.loss_fn)
+    masks = method(view.channel_layers(), stats, Masks({}), min(0.4, promise.highest(view, families(view))))
+    assert_same(before, photograph(view.net))
+    masks.apply_(view.net)
+    after = photograph(view.net)
+    for name, held in masks.held.items():
+        changed = before.pop((name, "value")) != after.pop((name, "value"))
+        assert not bool((changed & held).any())
+    assert_same(before, after)
+
+
+@pytest.mark.parametrize(("method", "promise"), CHANNEL_CASES)
+def test_no_family_is_emptied_at_the_highest_sparsity(method, promise, normed):
+    view, data = normed
+    sparsity = promise.highest(view, families(view))
+    found = surviving(view, prune(view, method, sparsity, **data))
+    promise.counts(families(view), sparsity, found)
+    assert min(found.values()) >= 1
+
+
+@pytest.mark.parametrize(("method", "promise"), CHANNEL_CASES)
+def test_dead_channels_can_be_held(method, promise, normed):
+    view, data = normed
+    optimizer = torch.optim.SGD(view.net.parameters(), lr=0.1, momentum=0.9)
+    optimizer.step()
+    masks = prune(view, method, min(0.4, promise.highest(view, families(view))), **data)
+    (x, y), *_ = data["calibration"]
+    with hold(optimizer, view, masks):
+        for _ in range(2):
+            optimizer.zero_grad()
+            channel_nets.loss_fn(view(x), y).backward()
+            optimizer.step()
+    assert masks.sparsity > 0
+    assert not any(bool(param[~masks.held[name]].any()) for name, param in masks.parameters(view.net))
+
+
+def test_cqp_at_alpha_zero_is_global_magnitude_of_channels(normed):
+    view, data = normed
+    for sparsity in (0.2, 0.4):
+        masks = prune(view.clone(), CQP(alpha=0, pattern=CHANNELS), sparsity, **data)
+        assert masks == prune(view.clone(), Magnitude(pattern=CHANNELS), sparsity)

@@ -54,3 +54,18 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
         exec(compile(blocks[0], "README.md", "exec"), {})
     assert "SynOps effective" in capsys.readouterr().out
     assert (tmp_path / "pruned.safetensors").exists()
+
+
+def test_the_example_of_channels_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        runpy.run_path(str(ROOT / "examples" / "shrink_channels.py"))
+    out = capsys.readouterr().out
+    before, after, silenced, small = re.search(
+        r"shrunk from ([\d,]+) to ([\d,]+) parameters, accuracy ([\d.]+)% and ([\d.]+)%", out
+    ).groups()
+    assert int(after.replace(",", "")) < int(before.replace(",", "")) / 2
+    assert abs(float(silenced) - float(small)) <= 0.2  # in float32 a spike may round apart
+    assert f"loaded: accuracy {small}%" in out
+    assert float(small) > 50
+    assert "SynOps effective" in out

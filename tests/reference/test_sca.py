@@ -12,25 +12,25 @@ from spikeprune.kernel.patterns import Channel, living
 from spikeprune.methods import SCA, Activity
 from spikeprune.view.layer import Layer, Layout, Norm
 
-QUICK = settings(max_examples=150, deadline=None, derandomize=True)
+QUICK = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 def slow_prune(activity, alive, alpha):
-    """Keep what is strictly above the threshold that lies at place int(alpha C) of all scores, from the largest down."""
+    """Keep what is strictly above the threshold that lies at place int(alpha C) of all scores, from the largest down; alpha in percent."""
     # A dead channel is given a score below all others: silenced, it can only return by regrowth.
     scores = {name: [a if lives else -1.0 for a, lives in zip(activity[name], alive[name], strict=True)] for name in activity}
     ranked = sorted((a for scores_ in scores.values() for a in scores_), reverse=True)
-    place = int(round(len(ranked) * alpha, 6))
+    place = len(ranked) * alpha // 100
     if place >= sum(map(sum, alive.values())):
         return alive
     return {name: [a > ranked[place] for a in scores_] for name, scores_ in scores.items()}
 
 
 def slow_regrow(growth, alive, beta):
-    """Bring back what is strictly above the threshold that lies at place int(beta C) of the gradients of the dead."""
+    """Bring back what is strictly above the threshold that lies at place int(beta C) of the gradients of the dead; beta in percent."""
     dead = {name: [0.0 if lives else g for g, lives in zip(growth[name], alive[name], strict=True)] for name in growth}
     ranked = sorted((g for grads in dead.values() for g in grads), reverse=True)
-    threshold = ranked[int(round(len(ranked) * beta, 6))]
+    threshold = ranked[len(ranked) * beta // 100]
     return {
         name: [lives or g > threshold for lives, g in zip(alive[name], dead[name], strict=True)] for name in alive
     }  # no threshold is below zero, so that a gradient of zero brings nothing back
@@ -56,7 +56,7 @@ def stats_of(activity, growth, draw):
     stats = {}
     for name, scores in activity.items():
         total = torch.tensor(scores, dtype=torch.double)
-        rate = torch.rand(len(scores), generator=draw, dtype=torch.double)
+        rate = 20 * torch.rand(len(scores), generator=draw, dtype=torch.double)  # enough to change the ranking
         gain = torch.tensor(growth[name], dtype=torch.double)
         stats[name] = SimpleNamespace(channel_membrane=total - rate, channel_rate=rate, gain_gradient=gain)
     return stats
@@ -70,42 +70,43 @@ def total(alive):
     return sum(map(sum, alive.values()))
 
 
-widths = st.lists(st.integers(2, 12), min_size=1, max_size=4)
+seeds, widths = st.integers(0, 10**6), st.lists(st.integers(3, 12), min_size=1, max_size=4)
 
 
 @QUICK
-@given(st.integers(0, 10**6), widths, st.floats(0.0, 0.6), st.floats(0.0, 0.35), st.sampled_from([0.0, 0.5, 1.0]), st.booleans())
+@given(seeds, widths, st.integers(5, 60), st.integers(5, 35), st.sampled_from([0.0, 0.5, 1.0]), st.booleans())
 def test_update_after_update_it_is_the_authors_algorithm(seed, widths, sparsity, regrow, zeros, soft):
     draw, layers = torch.Generator().manual_seed(seed), layers_of(widths)
-    names = [layer.name for layer in layers]
+    names, units, alpha = [layer.name for layer in layers], sum(widths), 100 - sparsity - regrow
     masks, alive = Masks({}), {name: [True] * width for name, width in zip(names, widths, strict=True)}
-    alpha = 1 - sparsity - regrow
-    assume(int(sum(widths) * alpha) >= len(widths))
+    assume(units * alpha // 100 >= len(widths))
+    back = 0
     for _ in range(3):
         activity, growth = drawn(names, widths, draw), drawn(names, widths, draw, zeros=zeros)
-        whole = {name: [True] * len(lives) for name, lives in alive.items()}
-        left = slow_prune(activity, whole if soft else alive, alpha)
+        every = {name: [True] * len(lives) for name, lives in alive.items()}
+        left = slow_prune(activity, every if soft else alive, alpha)
         assume(all(map(any, left.values())))  # the authors may empty a layer
         alive = slow_regrow(growth, left, regrow)
-        masks = SCA(regrow=regrow, soft=soft)(layers, stats_of(activity, growth, draw), masks, sparsity)
-        event(f"regrown: {total(alive) > total(left)}")
+        masks = SCA(regrow=regrow / 100, soft=soft)(layers, stats_of(activity, growth, draw), masks, sparsity / 100)
+        back += total(alive) - total(left)
         assert channels(masks) == alive
-        assert total(alive) <= int(round(sum(widths) * alpha, 6)) + int(round(sum(widths) * regrow, 6))
+        assert total(alive) <= units * alpha // 100 + units * regrow // 100
+    event(f"some came back: {back > 0}")
 
 
 @QUICK
-@given(st.integers(0, 10**6), widths, st.floats(0.0, 0.9))
+@given(seeds, widths, st.integers(0, 90))
 def test_where_the_authors_would_empty_a_layer_it_keeps_its_best_and_the_count(seed, widths, sparsity):
     draw, layers = torch.Generator().manual_seed(seed), layers_of(widths)
     names = [layer.name for layer in layers]
-    stay = int(round(sum(widths) * (1 - sparsity), 6))
+    stay = sum(widths) * (100 - sparsity) // 100
     assume(stay >= len(widths))
     activity = drawn(names, widths, draw)
     activity[names[0]] = [a / 1000 for a in activity[names[0]]]  # far below all others
-    left = slow_prune(activity, {name: [True] * width for name, width in zip(names, widths, strict=True)}, 1 - sparsity)
+    left = slow_prune(activity, {name: [True] * width for name, width in zip(names, widths, strict=True)}, 100 - sparsity)
     event(f"emptied: {not all(map(any, left.values()))}")
     stats = stats_of(activity, activity, draw)
-    kept = channels(SCA(regrow=0)(layers, stats, Masks({}), sparsity))
+    kept = channels(SCA(regrow=0)(layers, stats, Masks({}), sparsity / 100))
     assert total(kept) == stay
     for name in names:
         best = activity[name].index(max(activity[name]))
@@ -114,7 +115,7 @@ def test_where_the_authors_would_empty_a_layer_it_keeps_its_best_and_the_count(s
 
 
 @QUICK
-@given(st.integers(0, 10**6), widths, st.integers(1, 100))
+@given(seeds, widths, st.integers(1, 100))
 def test_without_regrowth_it_is_activity_at_every_whole_count(seed, widths, cut):
     draw, layers = torch.Generator().manual_seed(seed), layers_of(widths)
     names, units = [layer.name for layer in layers], sum(widths)

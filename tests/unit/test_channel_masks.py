@@ -522,7 +522,7 @@ def test_through_a_checkpoint_on_disk_it_gets_the_same_back(tmp_path, lent):
 
 def test_twin_a_state_that_forgot_what_was_silenced_gives_back_zero():
     view = model_view(jelly(), X)
-    optimizer, pruner = turning(view, X)
+    _, pruner = turning(view, X)
     pruner.step()
     state = {name: value for name, value in pruner.state_dict().items() if name != "silenced"}
     pruner.load_state_dict(state)
@@ -596,15 +596,23 @@ def normed(name, weights, family=None):
 
 
 def test_added_layers_keep_the_channels_that_are_best_on_average():
-    layers = [normed("a", [1.0, 5.0, 3.0], "a"), normed("b", [9.0, 4.0, 3.0], "a"), normed("c", [4.2, 0.1])]
+    layers = [normed("a", [1.0, 5.0, 3.0], "a"), normed("b", [9.0, 4.0, 3.0], "a"), normed("c", [4.2, 4.1])]
     scores = {x.name: x.weight.detach().flatten() for x in layers}  # of the family: 5, 4.5, 3
-    masks = choose(layers, scores, 0.4, global_top_k, Channel())
+    masks = choose(layers, scores, 0.4, global_top_k, Channel())  # of five channels, not eight, three stay
     assert {name: mask.flatten().tolist() for name, mask in masks.items()} == {
-        "a": [YES, YES, NO],
-        "b": [YES, YES, NO],
-        "c": [YES, NO],
-    }  # five channels, not eight: three of them stay
+        "a": [YES, YES, NO], "b": [YES, YES, NO], "c": [YES, NO],
+    }  # fmt: skip
     assert masks.held["a.norm.weight"].tolist() == masks.held["b.norm.bias"].tolist() == [YES, YES, NO]
+
+
+def test_a_channel_of_added_layers_is_dead_when_it_is_in_all_of_them():
+    layers = [normed("a", [9.0, 1.0, 2.0], "a"), normed("b", [9.0, 1.0, 2.0], "a")]
+    row = bools([NO], [YES], [YES])  # single weights were pruned, a whole row of one layer
+    for dead in ({"a": row}, {"b": row}):
+        masks = COARSE(layers, None, Masks(dead), 1 / 3)
+        assert masks.held["a.norm.weight"].tolist() == [YES, NO, YES]
+    masks = COARSE(layers, None, Masks({"a": row, "b": row}), 1 / 3)
+    assert masks.held["a.norm.weight"].tolist() == [NO, YES, YES]
 
 
 def test_of_added_layers_each_is_counted_once():

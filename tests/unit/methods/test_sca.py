@@ -114,20 +114,17 @@ def test_the_masks_never_exceed_the_share_that_is_kept(soft):
 A, B = wide("a", 4), wide("b", 4)
 
 
+MIXED = {"a": found([0.5, 0.1, 0.2, 0.3], [0.4, 0.1, 0.0, 0.9]), "b": found([0.9, 0.8, 0.4, 0.1], [0.0, 0.2, 0.6, 0.0])}
+
+
 def test_the_most_active_stay_by_one_threshold_for_all_layers():
-    stats = {"a": found([0.5, 0.1, 0.2, 0.3], [0.4, 0.1, 0.0, 0.9]), "b": found([0.9, 0.8, 0.0, 0.1], [0.0, 0.2, 0.6, 0.0])}
-    masks = SCA(regrow=0)([A, B], stats, Masks({}), 0.5)  # activity: .9 .2 .2 1.2 and .9 1. .6 .1
-    assert channels(masks) == {"a": [YES, NO, NO, YES], "b": [YES, YES, NO, NO]}
+    masks = SCA(regrow=0)([A, B], MIXED, Masks({}), 0.5)  # activity: .9 .2 .2 1.2 and .9 1. 1. .1
+    assert channels(masks) == {"a": [YES, NO, NO, YES], "b": [NO, YES, YES, NO]}
 
 
 def test_without_spikes_the_choice_is_another():
-    stats = {"a": found([0.5, 0.1, 0.2, 0.3], [0.4, 0.1, 0.0, 0.9]), "b": found([0.9, 0.8, 0.0, 0.1], [0.0, 0.2, 0.6, 0.0])}
-    masks = SCA(regrow=0, spikes=False)([A, B], stats, Masks({}), 0.5)
-    assert channels(masks) == {"a": [YES, NO, NO, YES], "b": [YES, YES, NO, NO]}
-    masks = SCA(regrow=0, spikes=False)([A, B], stats, Masks({}), 0.75)
-    assert channels(masks) == {"a": [YES, NO, NO, NO], "b": [YES, NO, NO, NO]}
-    masks = SCA(regrow=0, spikes=True)([A, B], stats, Masks({}), 0.75)
-    assert channels(masks) == {"a": [NO, NO, NO, YES], "b": [NO, YES, NO, NO]}
+    masks = SCA(regrow=0, spikes=False)([A, B], MIXED, Masks({}), 0.5)
+    assert channels(masks) == {"a": [YES, NO, NO, NO], "b": [YES, YES, YES, NO]}
 
 
 def test_a_channel_far_below_the_threshold_counts_as_active():

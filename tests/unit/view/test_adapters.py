@@ -14,7 +14,7 @@ from spikeprune.view.adapters import loaded
 from spikeprune.view.adapters import snntorch as snn_adapter
 from spikeprune.view.adapters import spikingjelly as jelly_adapter
 from spikeprune.view.layer import Layout
-from spikeprune.view.model_view import model_view
+from spikeprune.view.model_view import detached_copy, model_view
 
 T, N = 4, 2
 
@@ -310,3 +310,71 @@ def test_charge_of_leaky_is_before_the_reset():
     charge, threshold = snn_adapter.charge(node, torch.tensor([[2.25]]))
     assert float(threshold) == 1.5
     assert charge.tolist() == [[1.75]]  # 0.5 * 2 + 2.25 - 1.5: it fires, and is reset a timestep later
+
+
+# Membrane
+
+
+@pytest.mark.parametrize(("reset", "left"), [(0.0, 0.0), (-0.5, -0.5), (None, 0.25)])
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_membrane_is_after_the_reset_and_from_the_present_state(mode, reset, left):
+    node = neuron.IFNode(v_threshold=1.5, v_reset=reset, step_mode=mode)
+    one = torch.ones(1, 1)
+    node(one.unsqueeze(0) if mode == "m" else one)  # charged to 1, or from -0.5 to 0.5
+    start = 1.0 if reset != -0.5 else 0.5
+    steps = torch.tensor([[[1.75 - start]], [[0.25]]])
+    membrane = jelly_adapter.membrane(node, steps if mode == "m" else steps[0])
+    assert membrane.flatten().tolist() == ([left, left + 0.25] if mode == "m" else [left])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: neuron.IFNode(**options),
+        lambda **options: neuron.IFNode(v_reset=None, **options),
+        lambda **options: neuron.LIFNode(tau=3.0, v_threshold=0.4, **options),
+        lambda **options: neuron.LIFNode(tau=3.0, decay_input=False, v_reset=None, **options),
+        lambda **options: neuron.ParametricLIFNode(init_tau=3.0, v_threshold=0.4, **options),
+    ],
+)
+def test_membrane_is_what_spikingjelly_itself_leaves(make):
+    x = 2 * noise(T, N, 5)
+    node = make(step_mode="m", store_v_seq=True)
+    with torch.no_grad():
+        fired = node(x)
+        assert 0 < fired.mean() < 1
+        assert torch.equal(jelly_adapter.membrane(make(step_mode="m"), x), node.v_seq)
+        step = make()
+        for now in x:
+            left = jelly_adapter.membrane(detached_copy(step), now)
+            step(now)
+            torch.testing.assert_close(left, step.v, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "left"), [("subtract", 0.25), ("zero", 0.0), ("none", 1.75)])
+def test_membrane_of_leaky_is_reset_within_the_timestep(kind, left):
+    node = leaky(beta=0.5, threshold=1.5, reset_mechanism=kind)
+    assert snn_adapter.membrane(node, torch.tensor([[1.75, 1.0, 1.5]])).tolist() == [[left, 1.0, 1.5]]  # above it, not at it
+    # The reset that snnTorch owes from the timestep before comes first: 0.5 * 1.75 + 2 - 1.5, or 0 + 2, or 0.5 * 1.75 + 2.
+    charge = {"subtract": 1.375, "zero": 2.0, "none": 2.875}[kind]
+    after = {"subtract": 1.375, "zero": 0.0, "none": 2.875}[kind]
+    assert snn_adapter.charge(detached_copy(node), torch.tensor([[2.0, 0.0, 0.0]]))[0][0, 0].item() == charge
+    assert snn_adapter.membrane(node, torch.tensor([[2.0, 0.0, 0.0]]))[0, 0].item() == after
+
+
+@pytest.mark.parametrize("kind", ["subtract", "zero", "none"])
+def test_membrane_of_leaky_from_rest_is_that_of_one_without_delay(kind):
+    x = 2 * noise(N, 5)
+    at_once = leaky(beta=0.5, reset_mechanism=kind, reset_delay=False)
+    at_once(x)
+    assert torch.equal(snn_adapter.membrane(leaky(beta=0.5, reset_mechanism=kind), x), at_once.mem)
+
+
+def test_membranes_that_are_not_known_are_refused():
+    for kind in (Other, neuron.ILIFNode, neuron.KLIFNode):
+        with pytest.raises(MeasureError, match=rf"the membrane of a {kind.__name__} neuron is not known here"):
+            jelly_adapter.membrane(kind(), torch.ones(1, 1))
+    assert jelly_adapter.membrane(Same(tau=4.0), torch.ones(1, 1)).item() == 0.25
+    for unknown in (snntorch.Synaptic(alpha=0.8, beta=0.9), leaky(reset_delay=False)):
+        with pytest.raises(MeasureError, match=r"neuron is not known here; of snnTorch it is of Leaky with reset_delay=True"):
+            snn_adapter.membrane(unknown, torch.ones(1, 1))
