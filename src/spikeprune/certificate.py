@@ -161,7 +161,10 @@ def _gap(one: Tensor, other: Tensor) -> float:
 
 
 class _Runner:
-    """Runs one of the two networks from rest, as it is or in float64, and listens."""
+    """Runs one of the two networks from rest, as it is or in float64, and listens.
+
+    snnTorch's spikes are float32 whatever a neuron is given, so what modules give and are given is made float64 on the way.
+    """
 
     def __init__(self, view: ModelView, net: nn.Module, read: Places) -> None:
         self._view, self._read = view, read
@@ -176,6 +179,9 @@ class _Runner:
             for module in modules.values():
                 if adapter is not None and adapter.is_stateful(module):
                     adapter.reset(module)
+            for module in modules.values() if wide else ():
+                if next(module.parameters(recurse=False), None) is not None:
+                    hooks.callback(module.register_forward_pre_hook(lambda _, args: _widened(args)).remove)
             for name in self._view.neurons:
                 hooks.callback(modules[name].register_forward_hook(self._hear(name, run, wide=wide)).remove)
             for name in self._read:
@@ -196,7 +202,7 @@ class _Runner:
         def hook(module: nn.Module, _: Any, output: object) -> Any:
             assert self._view.adapter is not None
             run.spikes.setdefault(name, []).append(self._view.adapter.spikes(module, output).detach() != 0)
-            return _widened(output) if wide else output  # snnTorch's spikes are float32 whatever it is given
+            return _widened(output) if wide else output
 
         return hook
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spikeprune.certificate import certify, silenced
-from spikeprune.errors import MaskMismatch, NoPrunableLayers, ShrinkError, StorageError
+from spikeprune.errors import MaskMismatch, ModelError, NoPrunableLayers, ShrinkError, StorageError
 from spikeprune.hold import refuse_unreachable
 from spikeprune.kernel.patterns import rows
 from spikeprune.masks import BELONG, Masks, gates_of, refuse_other, weight_of
@@ -54,6 +54,7 @@ class ShrinkPlan:
 
         Raises:
             MaskMismatch: the model has another form.
+            ModelError: what is to be cut is parametrized.
         """
         small = detached_copy(net)
         for _, adapter in loaded():
@@ -81,6 +82,8 @@ class ShrinkPlan:
             found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "nothing"
             sizes = ", ".join(f"{of} along axis {axis}" for axis, (_, of) in axes.items())
             raise MaskMismatch(f"the plan cuts {name!r} of size {sizes}; the model has {found} there. {BELONG}")
+        if key not in {**module._parameters, **module._buffers}:
+            raise ModelError(f"{name!r} is no longer a plain parameter; undo what parametrized it.")
         value = self.sliced(name, tensor.detach())
         setattr(
             module, key, nn.Parameter(value, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value

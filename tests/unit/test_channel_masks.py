@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -18,7 +19,7 @@ from spikeprune.kernel.allocate import global_top_k, uniform
 from spikeprune.kernel.patterns import Channel, living, rows
 from spikeprune.kernel.schedules import every, stages
 from spikeprune.masks import choose, decide, gates_of, packed, unpacked
-from spikeprune.methods import Magnitude, Random
+from spikeprune.methods import CQP, Magnitude, Random
 from spikeprune.recipes.rundir import RunDir
 from spikeprune.stats import Need
 from spikeprune.view.layer import Layer, Layout, Norm
@@ -613,6 +614,25 @@ def test_a_channel_of_added_layers_is_dead_when_it_is_in_all_of_them():
         assert masks.held["a.norm.weight"].tolist() == [YES, NO, YES]
     masks = COARSE(layers, None, Masks({"a": row, "b": row}), 1 / 3)
     assert masks.held["a.norm.weight"].tolist() == [NO, YES, YES]
+
+
+def test_chance_treats_added_layers_like_any_other():
+    layers = [normed(name, [1.0] * 400, family) for name, family in (("a", "a"), ("b", "a"), ("c", "a"), ("d", "d"))]
+    kept = Random(seed=1, pattern=Channel())(layers, None, Masks({}), 0.9).kept
+    assert kept["a"] == kept["b"] == kept["c"] == 80 - kept["d"]
+    assert abs(kept["a"] - kept["d"]) < 25  # the mean of three draws is near the middle, and hardly ever among the best
+
+
+def test_a_channel_that_one_of_added_layers_protects_is_never_removed():
+    layers = [normed("a", [1.0] * 4, "a"), normed("b", [1.0] * 4, "a"), normed("c", [1.0] * 4)]
+    critical = {"a": [1.0, 0.9, 0.1, 0.1], "b": [0.1, 0.1, 0.1, 1.0], "c": [1.0, 0.1, 0.1, 0.1]}
+    stats = {name: SimpleNamespace(weight_gradient=torch.tensor(values).view(4, 1)) for name, values in critical.items()}
+    method = CQP(alpha=1, protect=0.8, pattern=Channel())
+    masks = method(layers, stats, Masks({}), 0.5)
+    assert living(Channel(), masks["a"]).tolist() == [YES, YES, NO, YES]
+    assert masks.kept == {"a": 3, "b": 3, "c": 1}
+    with pytest.raises(SparsityError, match=r"protects 4 of 8 units, but sparsity 0\.6 keeps only 3"):
+        method(layers, stats, Masks({}), 0.6)
 
 
 def test_of_added_layers_each_is_counted_once():
