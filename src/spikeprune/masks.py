@@ -81,7 +81,7 @@ class Masks(Mapping[str, Tensor]):
             self._held = {}
             for layer, mask in self.items():
                 for name, alive in self._gates.get(layer, {weight_of(layer): mask}).items():
-                    self._held[name] = self._held[name] & alive if name in self._held else alive
+                    self._held[name] = self._held[name] & alive.to(self._held[name].device) if name in self._held else alive
         return self._held
 
     @property
@@ -135,6 +135,7 @@ class Masks(Mapping[str, Tensor]):
         for layer, mask in self.items():
             weight = weight_of(layer)
             before = earlier.gates.get(layer, {weight: earlier[layer]} if layer in earlier else {})
+            before = {name: alive.to(mask.device) for name, alive in before.items()}
             if layer not in self.gates:
                 gates |= {layer: {**before, weight: mask}} if layer in earlier.gates else {}
             elif weight in before:  # weights were pruned one by one as well; a row that was wholly dead was a channel

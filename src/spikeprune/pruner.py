@@ -255,6 +255,9 @@ class Pruner:
         for _ in masks.parameters(self.view.net):
             pass  # raises if one is missing
         self.steps, self._silenced = state["steps"], Silenced(state.get("silenced", {}))
+        self.masks.replace_(masks)
+        if is_soft(self.method):
+            return  # what it pruned has trained on since
         self._enforce(masks)
 
     def _enforce(self, masks: Masks) -> None:

@@ -74,8 +74,8 @@ class ShrinkPlan:
 
     def _cut(self, small: nn.Module, name: str, axes: Mapping[int, tuple[tuple[int, ...], int]]) -> None:
         owner, _, key = name.rpartition(".")
-        module = dict(small.named_modules()).get(owner)
-        tensor = None if module is None else getattr(module, key, None)
+        module = dict(small.named_modules()).get(owner, nn.Module())
+        tensor = getattr(module, key, None)
         if not isinstance(tensor, Tensor) or any(
             tensor.dim() <= axis or tensor.shape[axis] != of for axis, (_, of) in axes.items()
         ):

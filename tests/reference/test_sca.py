@@ -16,7 +16,7 @@ QUICK = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 def slow_prune(activity, alive, alpha):
-    """Keep what is strictly above the threshold that lies at place int(alpha C) of all scores, from the largest down; alpha in percent."""
+    """Keep what is strictly above the score at place int(alpha C) of all, from the largest down; alpha in percent."""
     # A dead channel is given a score below all others: silenced, it can only return by regrowth.
     scores = {name: [a if lives else -1.0 for a, lives in zip(activity[name], alive[name], strict=True)] for name in activity}
     ranked = sorted((a for scores_ in scores.values() for a in scores_), reverse=True)
@@ -27,7 +27,7 @@ def slow_prune(activity, alive, alpha):
 
 
 def slow_regrow(growth, alive, beta):
-    """Bring back what is strictly above the threshold that lies at place int(beta C) of the gradients of the dead; beta in percent."""
+    """Bring back what is strictly above the gradient at place int(beta C) of those of the dead; beta in percent."""
     dead = {name: [0.0 if lives else g for g, lives in zip(growth[name], alive[name], strict=True)] for name in growth}
     ranked = sorted((g for grads in dead.values() for g in grads), reverse=True)
     threshold = ranked[len(ranked) * beta // 100]

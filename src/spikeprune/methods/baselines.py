@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from spikeprune.kernel.allocate import Allocation, check_allocation, global_top_k
 from spikeprune.kernel.patterns import Pattern, Unstructured, check_pattern, living
 from spikeprune.kernel.scores import held_down, magnitude
 from spikeprune.masks import Masks, choose
 from spikeprune.stats import Need, Stats
-from spikeprune.view.layer import Layer
+from spikeprune.view.layer import Layer, unit_name
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,12 @@ class Random:
     def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
         """Score by chance, allocate, keep the luckiest."""
         generator = torch.Generator().manual_seed(self.seed)
+        luck: dict[str, Tensor] = {}
         scores = {}
         for layer in layers:
-            units = self.pattern.reduce(magnitude(layer.weight))
-            # float64, so that ties, which would favour the lower index, practically do not occur
-            luck = torch.rand(units.shape, generator=generator, dtype=torch.double)
-            scores[layer.name] = held_down(luck, living(self.pattern, masks.get(layer.name)))
+            units, name = self.pattern.reduce(magnitude(layer.weight)), unit_name(layer, self.pattern)
+            if name not in luck:  # once for channels that are added: the mean of several draws would be near the middle
+                # float64, so that ties, which would favour the lower index, practically do not occur
+                luck[name] = torch.rand(units.shape, generator=generator, dtype=torch.double)
+            scores[layer.name] = held_down(luck[name], living(self.pattern, masks.get(layer.name)))
         return choose(layers, scores, sparsity, self.allocation, self.pattern)

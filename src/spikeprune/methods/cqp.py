@@ -32,7 +32,7 @@ from spikeprune.kernel.patterns import Channel, Pattern, Unstructured, check_pat
 from spikeprune.kernel.scores import by_mean, held_down, magnitude, per_input, per_output, per_weight, unit
 from spikeprune.masks import Masks, choose
 from spikeprune.stats import Need, Stats
-from spikeprune.view.layer import Layer
+from spikeprune.view.layer import Layer, by_unit
 
 Reading = Callable[[Tensor], Tensor]
 
@@ -101,7 +101,7 @@ class CQP:
             if self.protect is not None:
                 score = score.masked_fill(critical >= self.protect, torch.inf)  # the constraint
             scores[layer.name] = held_down(score, living(self.pattern, masks.get(layer.name)))
-        self._refuse_overprotection(scores, sparsity)
+        self._refuse_overprotection(by_unit(layers, scores, self.pattern), sparsity)
         return choose(layers, scores, sparsity, global_top_k, self.pattern)
 
     def critical(self, layers: Sequence[Layer], stats: Stats) -> list[Tensor]:

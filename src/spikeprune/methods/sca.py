@@ -16,10 +16,11 @@ Reading of the paper
             once an update and let them train on, and a channel also returns by being active; with all three at zero only the
             momentum that the optimizer still has can move them. `soft=True` does as they do. Activity and gradients are measured
             on calibration batches in evaluation mode, not over the epoch in training mode, so that the same weights and data
-            give the same masks; batches weigh as many samples as they have, and |dL/d gain| is a mean over all of them. All
-            layers whose channels can go take part, linear ones too: choose the convolutions with `layers`. The penalty on the
-            weights is left to the training loop. Every layer keeps at least one channel. Of ties the lower index stays, where
-            the authors drop all that tie with the threshold.
+            give the same masks; batches weigh as many samples as they have, and |dL/d gain| is a mean over all of them. So a
+            channel whose weights are zero has a small gradient until the norm's running mean is zero too, where the authors'
+            is zero at once. All layers whose channels can go take part, linear ones too: choose the convolutions with `layers`.
+            The penalty on the weights is left to the training loop. Every layer keeps at least one channel. Of ties the lower
+            index stays, where the authors drop all that tie with the threshold.
 """
 
 import math

@@ -28,7 +28,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from spikeprune.errors import MeasureError, ScheduleError, SparsityError
+from spikeprune.errors import MaskMismatch, MeasureError, ScheduleError, SparsityError
 from spikeprune.kernel.allocate import Allocation, check_allocation, erdos_renyi, kept
 from spikeprune.kernel.patterns import Unstructured
 from spikeprune.kernel.regrow import chance, revive, survivors
@@ -156,6 +156,11 @@ def _shapes(layers: Sequence[Layer]) -> dict[str, torch.Size]:
 
 def _update(method: SET | RigL, layers: Sequence[Layer], masks: Masks, sparsity: float, *, growth: Growth) -> Masks:
     """Drop a share of each layer's living weights, or more if it is to keep fewer, and grow back to the count it keeps."""
+    if cut := [layer.name for layer in layers if layer.name in masks.gates]:
+        raise MaskMismatch(
+            f"{type(method).__name__} exchanges single weights, but output channels of {', '.join(cut)} are pruned, and it could put weights into "
+            "silent ones. Shrink first, and view the smaller network."
+        )
     luck = chance(_shapes(layers), method.seed)
     if not any(layer.name in masks for layer in layers):
         return decide(layers, luck, method.allocation(luck, sparsity), Unstructured())

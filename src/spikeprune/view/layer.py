@@ -116,7 +116,13 @@ def by_unit(layers: Iterable[Layer], scores: Mapping[str, Tensor], pattern: Patt
     found: dict[str, list[Tensor]] = {}
     for layer in layers:
         found.setdefault(unit_name(layer, pattern), []).append(scores[layer.name])
-    return {name: parts[0] if len(parts) == 1 else torch.stack(parts).mean(0) for name, parts in found.items()}
+    return {name: parts[0] if len(parts) == 1 else _mean(torch.stack(parts)) for name, parts in found.items()}
+
+
+def _mean(scores: Tensor) -> Tensor:
+    """Average over layers; a channel is dead (minus infinity) when it is in all of them, and counts as 0 where it is in one."""
+    dead = scores == -torch.inf
+    return scores.masked_fill(dead & ~dead.all(0), 0).mean(0)
 
 
 def check_weights(layers: Iterable[Layer]) -> None:

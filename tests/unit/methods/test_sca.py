@@ -498,7 +498,7 @@ def test_twin_without_momentum_such_a_channel_never_moves():
     train(view, optimizer, None, 3)
     for param in (view.net[3].weight, view.net[4].weight):
         assert param.grad is not None
-    # The shift moves, and with it alone the channel may fire; its weights stay zero until the gain is not, and it until they are not.
+    # The shift moves, and with it alone the channel may fire; weights wait for the gain, and the gain for weights.
     assert view.net[4].bias[gone].any()
     assert not view.net[3].weight[gone].any()
     assert not view.net[4].weight[gone].any()

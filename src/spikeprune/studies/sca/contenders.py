@@ -35,7 +35,7 @@ def build(name: str, density: float, stop: int, seed: int) -> Method:
     regrow = min(BETA, REGROW * density)
     made: dict[str, Callable[[], Method]] = {
         "sca": lambda: SCA(regrow, stop),
-        "soft": lambda: SCA(regrow, stop, soft=True),
+        "soft": lambda: SCA(regrow, soft=True),
         "l1": lambda: Magnitude(pattern=Channel()),
         "l1 uniform": lambda: Magnitude(uniform, Channel()),
         "slimming": lambda: Slimming(),
