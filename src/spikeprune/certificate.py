@@ -1,6 +1,6 @@
 """The certificate of a smaller network: the same spikes, bit by bit, as the network in which the cut channels are silent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.hooks import RemovableHandle
 
 from spikeprune.errors import ShrinkError, SpikepruneError
 from spikeprune.masks import Masks
@@ -163,7 +164,7 @@ def _gap(one: Tensor, other: Tensor) -> float:
 class _Runner:
     """Runs one of the two networks from rest, as it is or in float64, and listens.
 
-    snnTorch's spikes are float32 whatever a neuron is given, so what modules give and are given is made float64 on the way.
+    snnTorch's spikes are float32 whatever a neuron is given, so what a module with weights is given is made float64 first.
     """
 
     def __init__(self, view: ModelView, net: nn.Module, read: Places) -> None:
@@ -173,19 +174,14 @@ class _Runner:
     def run(self, x: Any, *, wide: bool = False) -> _Run:
         """Run one batch."""
         net, run = self._wide if wide else self._plain, _Run({}, [])
-        adapter, modules, before = self._view.adapter, dict(net.named_modules()), torch.get_default_dtype()
+        adapter, before = self._view.adapter, torch.get_default_dtype()
         with left_as_found(net), torch.no_grad(), ExitStack() as hooks:
             net.eval()
-            for module in modules.values():
+            for module in net.modules():
                 if adapter is not None and adapter.is_stateful(module):
                     adapter.reset(module)
-            for module in modules.values() if wide else ():
-                if next(module.parameters(recurse=False), None) is not None:
-                    hooks.callback(module.register_forward_pre_hook(lambda _, args: _widened(args)).remove)
-            for name in self._view.neurons:
-                hooks.callback(modules[name].register_forward_hook(self._hear(name, run, wide=wide)).remove)
-            for name in self._read:
-                hooks.callback(modules[name].register_forward_pre_hook(self._leak(name, run)).remove)
+            for handle in self._listen(net, run, wide=wide):
+                hooks.callback(handle.remove)
             torch.set_default_dtype(torch.double if wide else before)
             try:
                 out = self._view.forward(net, _widened(x) if wide else x)
@@ -198,11 +194,19 @@ class _Runner:
         run.outputs += [v for v in tree_leaves(out) if isinstance(v, Tensor)]
         return run
 
-    def _hear(self, name: str, run: _Run, *, wide: bool) -> Any:
-        def hook(module: nn.Module, _: Any, output: object) -> Any:
+    def _listen(self, net: nn.Module, run: _Run, *, wide: bool) -> Iterator[RemovableHandle]:
+        for module in net.modules() if wide else ():
+            if next(module.parameters(recurse=False), None) is not None:
+                yield module.register_forward_pre_hook(lambda _, args: _widened(args))
+        for name in self._view.neurons:
+            yield net.get_submodule(name).register_forward_hook(self._hear(name, run))
+        for name in self._read:
+            yield net.get_submodule(name).register_forward_pre_hook(self._leak(name, run))
+
+    def _hear(self, name: str, run: _Run) -> Any:
+        def hook(module: nn.Module, _: Any, output: object) -> None:
             assert self._view.adapter is not None
             run.spikes.setdefault(name, []).append(self._view.adapter.spikes(module, output).detach() != 0)
-            return _widened(output) if wide else output
 
         return hook
 

@@ -14,13 +14,13 @@ from spikeprune import Masks, channel_masks, model_view, patterns, prune, shrink
 from spikeprune.errors import SparsityError
 from spikeprune.methods import Magnitude, Random
 
-N, SIDE = 2, 4
+SIDE = 4
 FORMS = ("snntorch", "jelly s", "jelly m")
 # A failing network is told as it was drawn: making it smaller takes minutes.
 MANY = settings(max_examples=70, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 
 kinds = st.sampled_from(["plain", "currents", "spikes", "gate", "before", "depthwise", "both", "dense"])
-stages = st.lists(st.tuples(kinds, st.integers(2, 5), st.booleans(), st.booleans()), min_size=1, max_size=2)
+stages = st.lists(st.tuples(kinds, st.integers(2, 5), st.booleans(), st.booleans()), min_size=1, max_size=3)
 networks = st.fixed_dictionaries({
     "images": stages | st.just([]),  # kind, channels, whether there are norms, and one more choice of the stage
     "pool": st.sampled_from([None, "max", "mean"]),
@@ -29,6 +29,7 @@ networks = st.fixed_dictionaries({
     "fires": st.booleans(),  # whether a neuron ends it
     "constants": st.booleans(),  # of snnTorch's neurons, one a channel
     "timesteps": st.integers(1, 2),
+    "samples": st.integers(1, 2),
     "seed": st.integers(0, 10**6),
 })  # fmt: skip
 prunings = st.fixed_dictionaries({
@@ -213,21 +214,23 @@ class Drawn(nn.Module):
         return self.body(x).mean(0) if self.whole else torch.stack([self.body(step) for step in x]).mean(0)
 
 
-def given_spikes(spec, seed):
-    draw = torch.Generator().manual_seed(spec["seed"] + seed)
+def given_spikes(spec, samples):
+    draw = torch.Generator().manual_seed(spec["seed"] + samples)
     shape = (2, SIDE, SIDE) if spec["images"] else (6,)
-    return (torch.rand(spec["timesteps"], N, *shape, generator=draw) < 0.6).float()
+    return (torch.rand(spec["timesteps"], samples, *shape, generator=draw) < 0.6).float()
 
 
 def pruned(view, pruning, seed):
     """Prune in place; give the masks."""
+    free = [family for family in view.graph.families if family.why is None]
+    if not free:  # such as for a depthwise layer that reads two others
+        reject()
     masks = prune(view, Magnitude(), pruning["single"]) if pruning["single"] else None
     if not pruning["by hand"]:
         try:
             return prune(view, Random(seed=seed, pattern=patterns.Channel()), pruning["channels"], masks=masks)
         except SparsityError:  # too few channels to leave each family one
             reject()
-    free = [family for family in view.graph.families if family.why is None]
     family = free[seed % len(free)]
     alive = torch.rand(family.channels, generator=torch.Generator().manual_seed(seed)) >= pruning["channels"]
     alive[seed % family.channels], alive[(seed + 1) % family.channels] = True, False
@@ -241,11 +244,11 @@ def pruned(view, pruning, seed):
 @given(networks, prunings)
 def test_what_is_left_of_a_random_network(form, spec, pruning):
     net = Drawn(form, spec)
-    view = model_view(net, given_spikes(spec, 1))
+    view = model_view(net, given_spikes(spec, spec["samples"]))
     masks = pruned(view, pruning, spec["seed"])
     small = shrink(view, masks)
     early = spec["flat norm"] or any(kind == "before" for kind, *_ in [*spec["images"], *spec["vectors"]])
-    fired = assert_same_spikes(net, small, given_spikes(spec, 2), list(view.neurons), early=early)
+    fired = assert_same_spikes(net, small, given_spikes(spec, 3), list(view.neurons), early=early)
     assert parameters(small) < parameters(net)
     if not any(fired.values()):
         reject()

@@ -18,7 +18,7 @@ from spikeprune.view.layer import Layout
 
 T = 4
 INPUT, TRACE, STEP, NEAR = Need.INPUT_POWER, Need.TRACE_POWER, Need.STEP_WEIGHT, Need.NEAR_THRESHOLD
-NEW = {INPUT, TRACE, STEP, NEAR}
+NEW = (INPUT, TRACE, STEP, NEAR)
 
 
 def loss(out, y):
@@ -416,7 +416,7 @@ def test_hooks_of_the_user_run_once_a_call_and_stay(make):
     view(x)
     plain = list(calls)
     calls.clear()
-    measure(view, [(x, torch.tensor([0, 1]))], NEW, loss_fn=loss)
+    measure(view, [(x, torch.tensor([0, 1]))], set(NEW), loss_fn=loss)
     assert plain
     assert calls == plain
     assert all(len(part._forward_hooks) == len(part._forward_pre_hooks) == 1 for part in parts)
@@ -433,7 +433,7 @@ def test_gathering_does_not_change_what_the_model_gives(make):
 
     spied = model_view(net, x, forward=spy)
     seen.clear()
-    measure(spied, [(x, torch.tensor([0, 1]))], NEW, loss_fn=loss)
+    measure(spied, [(x, torch.tensor([0, 1]))], set(NEW), loss_fn=loss)
     assert torch.equal(seen[0], view(x))
 
 

@@ -318,6 +318,18 @@ def test_a_layer_inside_a_whole_must_stay(make):
     assert sp.shrink(view, sp.prune(view, CHANNELS, 0.5))[2].out_features == 3
 
 
+def test_a_layer_of_many_groups_after_a_concatenation_or_the_input():
+    """One that acts channel by channel on what is no single layer's cannot lose channels with it, nor without it."""
+    view = ordinary(
+        lambda net, x: net.three(net.two(torch.cat([net.one(x), net.other(net.first(x))], 1))),
+        first=nn.Conv2d(3, 3, 3, padding=1, groups=3), one=nn.Conv2d(3, 4, 1), other=nn.Conv2d(3, 2, 1),
+        two=nn.Conv2d(6, 6, 3, groups=6), three=nn.Conv2d(6, 2, 1),
+    )  # fmt: skip
+    for name in ("first", "one", "other", "two"):
+        with pytest.raises(NoPrunableLayers, match="groups"):
+            sp.prune(view, CHANNELS, 0.5, layers=name)
+
+
 # Modules that are used twice
 
 
@@ -473,6 +485,7 @@ def test_what_neurons_kept_of_a_batch_is_not_passed_on(reinit):
     view(noise(4, 2, 6))
     assert net[1].v.shape == (2, 5)
     small = sp.shrink(view, masks, reinit=reinit)
+    assert small[1].v == 0.0
     assert unroll(small, noise(4, 2, 6)).shape == (4, 2, 3)
 
 
@@ -536,18 +549,32 @@ def test_a_row_whose_weights_died_one_by_one(view):
     assert module.bias[0] == first.module.bias[0]
 
 
-def test_a_silent_row_without_a_bias():
+@pytest.mark.parametrize(("silent", "speaking"), [("one", "other"), ("other", "one")])
+def test_a_silent_row_without_a_bias(silent, speaking):
     """Of two layers that are added one alone is silent in channel 0, which stays; what is silent in both goes."""
     bare = {"one": nn.Linear(3, 4, bias=False), "other": nn.Linear(3, 4, bias=False), "two": nn.Linear(4, 2)}
     view = ordinary(lambda net, x: net.two(torch.relu(net.one(x) + net.other(x))), shape=(5, 3), **bare)
     masks = sp.channel_masks(view, {"one": alive(1, 0, 1, 1)})
-    single = masks["one"].clone()
+    single = masks[silent].clone()
     single[0] = False
-    masks = sp.Masks({**masks, "one": single}, {**masks.gates, "one": {"one.weight": single}})
+    masks = sp.Masks({**masks, silent: single}, {**masks.gates, silent: {f"{silent}.weight": single}})
     small = sp.shrink(view, masks)
     assert small.one.weight.shape == small.other.weight.shape == (3, 3)
+    assert not small.get_submodule(silent).weight[0].any()
+    assert small.get_submodule(speaking).weight[0].any()
+
+
+def test_weights_that_died_one_by_one_do_not_come_back():
+    """All of one row did, in one of two layers that are added; the channel lives on in the other."""
+    view = added()
+    single = torch.ones(4, 3, 1, 1, dtype=torch.bool)
+    single[0] = False
+    masks = sp.channel_masks(view, {"one": alive(1, 0, 1, 1)}).over(sp.Masks({"one": single}))
+    assert not masks["one"][0].any()
+    masks.apply_(view.net)
+    small = sp.shrink(view, masks)
+    assert small.one.out_channels == 3
     assert not small.one.weight[0].any()
-    assert small.other.weight[0].any()
 
 
 def test_channels_twice_in_a_row():
