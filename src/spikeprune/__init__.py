@@ -11,10 +11,11 @@ from spikeprune.kernel import allocate, patterns, schedules, scores
 from spikeprune.masks import Masks
 from spikeprune.measure import measure
 from spikeprune.norms import recalibrate
+from spikeprune.plan import ShrinkPlan
 from spikeprune.pruner import Pruner, prune
 from spikeprune.report import Report, profile
 from spikeprune.saved import load, save
-from spikeprune.shrink import ShrinkPlan, channel_masks, plan_shrink, shrink
+from spikeprune.shrink import channel_masks, plan_shrink, shrink
 from spikeprune.stats import Need
 from spikeprune.version import __version__ as __version__
 from spikeprune.view.model_view import ModelView, model_view

@@ -138,8 +138,10 @@ class Masks(Mapping[str, Tensor]):
             before = {name: alive.to(mask.device) for name, alive in before.items()}
             if layer not in self.gates:
                 gates |= {layer: {**before, weight: mask}} if layer in earlier.gates else {}
-            elif weight in before:  # weights were pruned one by one as well; a row that was wholly dead was a channel
-                alive = before[weight] | ~before[weight].flatten(1).any(1).view(-1, *[1] * (mask.dim() - 1))
+            elif weight in before:  # weights were pruned one by one as well
+                alive = before[weight]
+                if layer in earlier.gates:  # a row that was wholly dead was a channel
+                    alive = alive | ~alive.flatten(1).any(1).view(-1, *[1] * (mask.dim() - 1))
                 masks[layer] = mask & alive
                 gates[layer] = {**self.gates[layer], weight: self.gates[layer].get(weight, torch.ones_like(mask)) & alive}
         return Masks(masks, gates)
@@ -282,7 +284,8 @@ def gates_of(layer: Layer, alive: Tensor) -> dict[str, Tensor]:
     for norm in layer.norms:
         kept = torch.ones_like(norm.gain, dtype=torch.bool)
         kept[norm.place(alive.numel())] = alive.to(kept.device).repeat_interleave(norm.repeat)
-        gates |= {f"{norm.name}.{part}": kept for part in ("weight", "bias")}
+        parts = [part for part in ("weight", "bias") if getattr(norm.module, part) is not None]
+        gates |= {f"{norm.name}.{part}": kept for part in parts}
     if layer.bare:
         gates[weight_of(layer.name)] = rows(alive, layer.weight)
         if layer.module.bias is not None:

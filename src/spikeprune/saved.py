@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from spikeprune.errors import MaskMismatch, StorageError
 from spikeprune.files import write_tensors
 from spikeprune.masks import BELONG, FORMAT, Masks, packed, read, refuse_other, unpacked, weight_of
-from spikeprune.shrink import ShrinkPlan
+from spikeprune.plan import ShrinkPlan
 
 MODEL = "model and masks"
 

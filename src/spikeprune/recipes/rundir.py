@@ -30,10 +30,10 @@ from torch.optim import Optimizer
 from spikeprune.errors import StorageError
 from spikeprune.files import read_json, read_tensors, write_bytes, write_json, write_tensors, write_text
 from spikeprune.masks import Masks
+from spikeprune.plan import ShrinkPlan
 from spikeprune.recipes.config import Recipe, load_recipe
 from spikeprune.report import Comparison, versions
 from spikeprune.saved import save
-from spikeprune.shrink import ShrinkPlan
 
 OWN = [
     "recipe.toml",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 
 @dataclass(frozen=True)
@@ -146,17 +147,18 @@ class Notes:
 
 def _shared(families: list[Family]) -> list[str | None]:
     """Say for each family why it must stay, if a module has another one's channels in the same place: it is used twice."""
-    owners: dict[tuple[str, str, int], set[str]] = {}
+    places: dict[tuple[str, str], list[tuple[range, str]]] = {}
     for family in families:
         for kind in KINDS:
             for use in getattr(family, kind):
-                owners.setdefault((kind, use.module, use.offset), set()).add(family.name)
-    twice = [(module, names) for (_, module, _), names in owners.items() if len(names) > 1]
-    told = {
-        name: f"{module} is used for the channels of {' and '.join(sorted(names))} alike"
-        for module, names in twice
-        for name in names
-    }
+                entries = range(use.offset, use.offset + family.channels * use.repeat)
+                places.setdefault((kind, use.module), []).append((entries, family.name))
+    told: dict[str, str] = {}
+    for (_, module), found in places.items():
+        for (one, name), (two, other) in combinations(found, 2):
+            if name != other and max(one.start, two.start) < min(one.stop, two.stop):
+                why = f"{module} is used for the channels of {' and '.join(sorted((name, other)))} alike"
+                told |= {name: why, other: why}
     return [told.get(family.name) for family in families]
 
 

@@ -74,7 +74,7 @@ def together(call: Call, one: Carried, other: Carried) -> Carried:
 
 def _constant(call: Call) -> bool:
     """Whether something other than channels, and other than zero, is added."""
-    numbers = [arg for arg in call.args if isinstance(arg, int | float) and arg]
+    numbers = [arg for arg in (*call.args, call.kwargs.get("other")) if isinstance(arg, int | float) and arg]
     return bool(numbers or any(bool(x.any()) for x in call.plain))
 
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from spikeprune.view.adapters import Adapter
 from spikeprune.view.graph import ChannelGraph, Notes, Use
 from spikeprune.view.layer import Layer
-from spikeprune.view.rules import passed
+from spikeprune.view.rules import ADDITIVE, passed
 from spikeprune.view.spaces import Call, Carried, Label, Opaque, Part, Unknown
 
 MIXING = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
@@ -43,6 +43,10 @@ def trace(
             answer = forward(net, example)
     for tensor in _tensors(answer):
         notes.refuse(_spaces(mode.of(tensor)), "the network returns them")
+    for layer in layers:
+        if layer.name not in notes.channels:
+            notes.open(layer.name, layer.weight.shape[0])
+            notes.refuse({layer.name}, "it works inside a neuron, or a module with memory, which is taken as a whole")
     return notes.graph()
 
 
@@ -105,8 +109,11 @@ def _layer(mode: "_Follow", name: str, module: Any, x: Tensor, out: Tensor) -> L
     elif groups == out.shape[axis] == x.shape[label.axis] and len(label.parts) == 1:
         notes.bare.update(label.bare)
         notes.tie(label.parts[0].space, name)
+        return Carried(axis, (Part(name, out.shape[axis]),), frozenset({name}))
     else:
         notes.refuse(label.spaces, f"layer {name} reads them in {groups} groups")
+    if groups > 1:
+        notes.refuse({name}, f"it gives them in {groups} groups")
     return Carried(axis, (Part(name, out.shape[axis]),), frozenset({name}))
 
 
@@ -120,6 +127,9 @@ def _norm(mode: "_Follow", name: str, module: Any, x: Tensor, out: Tensor) -> La
     label = mode.of(x)
     if not isinstance(label, Carried):
         return label
+    own_axis = type(module).forward not in (_BatchNorm.forward, _InstanceNorm.forward)  # such as over time, (T, N, C, ...)
+    if x.shape[label.axis] != module.num_features or (label.axis > 1 and not own_axis):
+        return _refused(mode, label, f"norm {name} normalizes along another axis than theirs")
     if module.weight is None:
         return _refused(mode, label, f"norm {name} has no gain and shift, so that silent channels are silent no more")
     for part, use in _uses(name, label):
@@ -238,7 +248,10 @@ class _Follow(TorchFunctionMode):
             return Opaque(spaces, opaque[0].why)
         plain = tuple(t for t in _tensors((args, kwargs)) if not isinstance(self.of(t), Carried))
         try:
-            return passed(Call(name, args, kwargs, out, carried, plain, self._tie))
+            label = passed(Call(name, args, kwargs, out, carried, plain, self._tie))
+            if name in ADDITIVE and any(self.of(x) is GIVEN for x in plain):  # it may be zero in the example alone
+                raise Unknown("adds what comes of the input, so that silent channels are silent no more")
+            return label
         except Unknown as reason:
             why = f"{name} {reason}"
             self.notes.refuse(spaces, why)
