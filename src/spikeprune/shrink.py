@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from spikeprune.certificate import certify, silenced
+from spikeprune.decide import gates_of
 from spikeprune.errors import MaskMismatch, NoPrunableLayers
 from spikeprune.kernel.patterns import rows
-from spikeprune.masks import BELONG, Masks, gates_of, refuse_other, weight_of
+from spikeprune.masks import BELONG, Masks, refuse_other, weight_of
 from spikeprune.plan import SIZES, ShrinkPlan
 from spikeprune.view.graph import Family, Use
 from spikeprune.view.layer import Layer

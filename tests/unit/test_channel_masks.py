@@ -12,13 +12,14 @@ from torch import nn
 from channel_nets import HalfBare, Joined, Leaky, N, Residual, T, bare, jelly, labels, loss_fn
 from small_nets import noise
 from spikeprune import Masks, Pruner, hold, load, model_view, prune, save
+from spikeprune.decide import choose, decide, gates_of
 from spikeprune.errors import MaskMismatch, ModelError, NoPrunableLayers, SparsityError
 from spikeprune.files import read_tensors, write_tensors
 from spikeprune.hold import Silenced
 from spikeprune.kernel.allocate import global_top_k, uniform
 from spikeprune.kernel.patterns import Channel, living, rows
 from spikeprune.kernel.schedules import every, stages
-from spikeprune.masks import choose, decide, gates_of, packed, unpacked
+from spikeprune.masks import packed, unpacked
 from spikeprune.methods import CQP, Magnitude, Random
 from spikeprune.recipes.rundir import RunDir
 from spikeprune.stats import Need

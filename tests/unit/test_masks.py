@@ -4,10 +4,10 @@ from torch import nn
 
 import small_nets
 from spikeprune import Masks, hold, load, model_view, save
+from spikeprune.decide import decide
 from spikeprune.errors import MaskMismatch, NonFinite, SparsityError, StorageError
 from spikeprune.files import read_tensors, write_tensors
 from spikeprune.kernel.patterns import Channel, Unstructured
-from spikeprune.masks import decide
 from spikeprune.view.layer import Layer, Layout
 
 YES, NO = True, False

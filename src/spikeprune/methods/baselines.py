@@ -13,10 +13,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from spikeprune.decide import choose
 from spikeprune.kernel.allocate import Allocation, check_allocation, global_top_k
 from spikeprune.kernel.patterns import Pattern, Unstructured, check_pattern, living
 from spikeprune.kernel.scores import held_down, magnitude
-from spikeprune.masks import Masks, choose
+from spikeprune.masks import Masks
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer, unit_name
 

@@ -26,11 +26,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from spikeprune.decide import choose
 from spikeprune.errors import MeasureError, MethodError, SparsityError
 from spikeprune.kernel.allocate import global_top_k, kept, reachable
 from spikeprune.kernel.patterns import Channel, Pattern, Unstructured, check_pattern, living
 from spikeprune.kernel.scores import by_mean, held_down, magnitude, per_input, per_output, per_weight, unit
-from spikeprune.masks import Masks, choose
+from spikeprune.masks import Masks
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer, by_unit
 

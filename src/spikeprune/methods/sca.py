@@ -31,12 +31,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from spikeprune.decide import choose, decide
 from spikeprune.errors import MethodError, NonFinite, SparsityError
 from spikeprune.kernel.allocate import Allocation, check_allocation, global_top_k
 from spikeprune.kernel.patterns import Channel, living, rows
 from spikeprune.kernel.regrow import revive, survivors
 from spikeprune.kernel.scores import held_down
-from spikeprune.masks import Masks, choose, decide, weight_of
+from spikeprune.masks import Masks, weight_of
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer, by_unit, unit_name
 

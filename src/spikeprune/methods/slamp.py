@@ -23,11 +23,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spikeprune.decide import decide
 from spikeprune.errors import MethodError
 from spikeprune.kernel.allocate import global_top_k, lamp
 from spikeprune.kernel.patterns import Unstructured
 from spikeprune.kernel.scores import held_down, magnitude
-from spikeprune.masks import Masks, decide
+from spikeprune.masks import Masks
 from spikeprune.stats import LayerStats, Need, Stats
 from spikeprune.view.layer import Layer
 

@@ -17,11 +17,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from spikeprune.decide import choose
 from spikeprune.errors import MethodError
 from spikeprune.kernel.allocate import Allocation, check_allocation, global_top_k
 from spikeprune.kernel.patterns import Channel, living
 from spikeprune.kernel.scores import held_down
-from spikeprune.masks import Masks, choose
+from spikeprune.masks import Masks
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer
 from spikeprune.view.model_view import ModelView

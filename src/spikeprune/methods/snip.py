@@ -18,11 +18,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from spikeprune.decide import choose
 from spikeprune.errors import MeasureError
 from spikeprune.kernel.allocate import global_top_k
 from spikeprune.kernel.patterns import Pattern, Unstructured, check_pattern
 from spikeprune.kernel.scores import held_down, magnitude
-from spikeprune.masks import Masks, choose
+from spikeprune.masks import Masks
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer
 

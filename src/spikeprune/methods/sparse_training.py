@@ -28,12 +28,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from spikeprune.decide import decide
 from spikeprune.errors import MaskMismatch, MeasureError, ScheduleError, SparsityError
 from spikeprune.kernel.allocate import Allocation, check_allocation, erdos_renyi, kept
 from spikeprune.kernel.patterns import Unstructured
 from spikeprune.kernel.regrow import chance, revive, survivors
 from spikeprune.kernel.scores import magnitude
-from spikeprune.masks import Masks, decide
+from spikeprune.masks import Masks
 from spikeprune.stats import Need, Stats
 from spikeprune.view.layer import Layer
 

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import torch
 
+from spikeprune.decide import decide
 from spikeprune.kernel.allocate import erdos_renyi, global_top_k, lamp, uniform, uniform_plus
 from spikeprune.kernel.patterns import Unstructured
 from spikeprune.kernel.scores import held_down, magnitude
-from spikeprune.masks import Masks, decide
+from spikeprune.masks import Masks
 from spikeprune.methods import SLAMP, Magnitude, Random
 from spikeprune.methods.slamp import by_nearness, evenly, input_gain, peak_gain
 from spikeprune.pruner import Method
