@@ -8,8 +8,11 @@ import torch
 
 from spikeprune import cli
 from spikeprune.errors import MeasureError, MissingExtra, RecipeError, StorageError
+from spikeprune.recipes.run import Silent
 from spikeprune.studies.cqp import study
 from spikeprune.studies.cqp.settings import QUICK
+from spikeprune.studies.deep import Asked, recipe_of
+from spikeprune.studies.lab import Lab
 from spikeprune.studies.rows import Rows
 from spikeprune.studies.slamp import study as slamp
 from spikeprune.studies.slamp.settings import QUICK as SLAMP_QUICK
@@ -244,17 +247,11 @@ def test_slamp_another_network_or_data_set_in_the_folder_is_refused(slamped, fol
 
 
 def test_slamp_the_command_in_the_report_is_one_to_paste(slamped, folder):
-    known = slamp.told(
-        "fashion-sample",
-        SLAMP_QUICK,
-        [slamp_lab(folder)],
-        list(slamped.rows),
-        quick=False,
-        overrides=["train.augment=['crop', 'flip']"],
-    )
+    asked = Asked("slamp", "fashion-sample", quick=False, overrides=("train.augment=['crop', 'flip']",))
+    known = slamp.told(asked, SLAMP_QUICK, [slamp_lab(folder)], list(slamped.rows))
     assert known.facts["command"].endswith("""--seeds 1 'train.augment=['"'"'crop'"'"', '"'"'flip'"'"']'""")
     assert "test samples" in known.facts["data"]
 
 
 def slamp_lab(folder):
-    return slamp.Lab(SLAMP_QUICK.recipe("fashion-sample", 0, ()), folder / "slamp" / "seed-0", slamp.Silent())
+    return Lab(recipe_of(SLAMP_QUICK, "fashion-sample", 0, ()), folder / "slamp" / "seed-0", Silent())

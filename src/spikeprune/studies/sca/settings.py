@@ -3,17 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from spikeprune.recipes.config import Recipe, load_recipe
+from spikeprune.studies import deep
 from spikeprune.studies.sca.contenders import CONTENDERS
-
-# data set -> the recipe of its dense network and of retraining: those of the study of SLAMP, so that the networks are the same
-RECIPES = {
-    "fashion-mnist": "slamp-fashion",
-    "fashion-sample": "slamp-fashion",
-    "nmnist-1k": "slamp-nmnist",
-    "nmnist": "slamp-nmnist",
-    "cifar10": "slamp-cifar10",
-}
 
 
 @dataclass(frozen=True)
@@ -53,24 +44,12 @@ class Settings:
     def _measured(self) -> dict[str, Any]:
         return {"calibration": self.calibration, "timed": self.timed}
 
-    def recipe(self, data: str, seed: int, extra: tuple[str, ...]) -> Recipe:
-        """Give the recipe of one seed's dense network; `extra` are overrides on top."""
-        return load_recipe(RECIPES[data], [*self.overrides, *extra, f"data.name={data}", f"seed={seed}"])
-
 
 FULL = Settings()
 # Few recordings: 60 batches are two epochs and a half of nmnist-1k.
 EVENTS = Settings(batches=60)
 QUICK = Settings(
-    overrides=(
-        "data.validation=500",
-        "net.width=0.0625",
-        "net.timesteps=2",
-        "train.epochs=3",
-        "train.batch=32",
-        "prune.batch=32",
-        "prune.calibration=2",
-    ),
+    overrides=deep.QUICK,
     densities=(0.7, 0.4),
     batches=16,
     updates=2,
@@ -84,4 +63,4 @@ def settings_of(data: str, quick: bool) -> Settings:
     """Give the settings that suit a data set."""
     if quick:
         return QUICK
-    return EVENTS if RECIPES[data] == "slamp-nmnist" else FULL
+    return EVENTS if deep.RECIPES[data] == deep.EVENTS else FULL

@@ -3,17 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from spikeprune.recipes.config import Recipe, load_recipe
+from spikeprune.studies import deep
 from spikeprune.studies.slamp.contenders import CONTROLS, MAIN, READINGS
-
-# data set -> the recipe of its dense network and of retraining
-RECIPES = {
-    "fashion-mnist": "slamp-fashion",
-    "fashion-sample": "slamp-fashion",
-    "nmnist-1k": "slamp-nmnist",
-    "nmnist": "slamp-nmnist",
-    "cifar10": "slamp-cifar10",
-}
 
 
 @dataclass(frozen=True)
@@ -42,24 +33,12 @@ class Settings:
         """Give what every trial rests on; which trials there are may change, and those that are done stay."""
         return {"densities": self.densities, "batches": self.batches, "updates": self.updates, "recipe": self.overrides}
 
-    def recipe(self, data: str, seed: int, extra: tuple[str, ...]) -> Recipe:
-        """Give the recipe of one seed's dense network; `extra` are overrides on top."""
-        return load_recipe(RECIPES[data], [*self.overrides, *extra, f"data.name={data}", f"seed={seed}"])
-
 
 FULL = Settings()
 # Few recordings: 80 batches are three epochs of nmnist-1k.
 EVENTS = Settings(batches=80)
 QUICK = Settings(
-    overrides=(
-        "data.validation=500",
-        "net.width=0.0625",
-        "net.timesteps=2",
-        "train.epochs=3",
-        "train.batch=32",
-        "prune.batch=32",
-        "prune.calibration=2",
-    ),
+    overrides=deep.QUICK,
     densities=(0.2, 0.05, 0.02),
     batches=15,
     contenders=("slamp", "lamp", "erk", "global", "first alone", "even"),
@@ -72,4 +51,4 @@ def settings_of(data: str, quick: bool) -> Settings:
     """Give the settings that suit a data set."""
     if quick:
         return QUICK
-    return EVENTS if RECIPES[data] == "slamp-nmnist" else FULL
+    return EVENTS if deep.RECIPES[data] == deep.EVENTS else FULL

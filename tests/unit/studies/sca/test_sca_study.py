@@ -9,10 +9,11 @@ from spikeprune.report.markdown import markdown
 from spikeprune.report.page import render
 from spikeprune.studies import STUDIES
 from spikeprune.studies import sweep as sweep_rows
+from spikeprune.studies.deep import RECIPES
 from spikeprune.studies.rows import Rows
 from spikeprune.studies.sca import study
 from spikeprune.studies.sca.sections import SECTIONS, Told, accuracy, cost, scratch, structure
-from spikeprune.studies.sca.settings import EVENTS, FULL, QUICK, RECIPES, settings_of
+from spikeprune.studies.sca.settings import EVENTS, FULL, QUICK, settings_of
 
 SEEDS = (0, 1, 2)
 DENSITIES = (0.7, 0.3)

@@ -7,10 +7,11 @@ from itertools import pairwise
 import pytest
 
 from spikeprune.errors import RecipeError
-from spikeprune.studies import STUDIES
+from spikeprune.studies import STUDIES, deep
+from spikeprune.studies.deep import RECIPES, recipe_of
 from spikeprune.studies.slamp import study
 from spikeprune.studies.slamp.contenders import ABOUT, CONTROLS, MAIN, READINGS
-from spikeprune.studies.slamp.settings import EVENTS, FULL, QUICK, RECIPES, settings_of
+from spikeprune.studies.slamp.settings import EVENTS, FULL, QUICK, settings_of
 
 ALL = [FULL, EVENTS, QUICK]
 
@@ -51,9 +52,9 @@ def test_what_is_fixed_leaves_the_trials_open():
 
 def test_a_recipe_has_the_data_the_seed_and_what_was_asked_on_top():
     for data in RECIPES:
-        recipe = FULL.recipe(data, 3, ())
+        recipe = recipe_of(FULL, data, 3, ())
         assert (recipe.data.name, recipe.seed) == (data, 3)
-    made = QUICK.recipe("fashion-sample", 1, ("net.name=vgg9", "net.timesteps=3"))
+    made = recipe_of(QUICK, "fashion-sample", 1, ("net.name=vgg9", "net.timesteps=3"))
     assert (made.net.name, made.net.timesteps, made.net.width) == ("vgg9", 3, 0.0625)
 
 
@@ -61,7 +62,7 @@ def test_a_recipe_has_the_data_the_seed_and_what_was_asked_on_top():
     "override", ["seed=3", "data.name=nmnist", "prune.layers=['conv1']", "prune.stages=[0.5]", "method.cap=4"]
 )
 def test_what_the_study_decides_cannot_be_overridden(tmp_path, monkeypatch, override):
-    monkeypatch.setattr(study, "Lab", None)  # nothing is trained where it is not refused
+    monkeypatch.setattr(deep, "Lab", None)  # nothing is trained where it is not refused
     with pytest.raises(RecipeError, match=r"the study decides .* itself"):
         study.run("fashion-sample", tmp_path / "s", quick=True, overrides=[override])
     assert not (tmp_path / "s").exists()
