@@ -18,8 +18,8 @@ def structure(told: Told) -> Section:
         "structure",
         "The structure that is learned",
         text=[
-            "Channels that each layer keeps. One threshold serves all layers, so a score that runs higher in early layers, as activity does, takes "
-            "channels from late ones. Over time: after every update of SCA, in all stops in a row."
+            "Channels that each layer keeps. One threshold serves all layers, so a layer whose scores run lower loses more. Over time: after every "
+            "update of SCA, in all stops in a row."
         ],
         tables=[_table(told, density, names) for density in told.densities],
         plots=[*_over_time(told), *_shares(told, names)],
