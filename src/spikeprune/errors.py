@@ -16,6 +16,7 @@
     ├── NonFinite            NaN or infinity in weights, gradients or scores
     ├── MaskMismatch         a mask made for another model
     ├── ShrinkError          a smaller network that cannot run, or is not the same
+    ├── QuantizeError        bits outside 1 to 8, or a network that cannot be quantized, folded or balanced
     ├── UnsupportedOptimizer an optimizer whose memory `hold` cannot reach
     ├── DataError            a data set that is missing, cut short or wrong
     │   └── DownloadError        it could not be fetched
@@ -79,6 +80,10 @@ class MaskMismatch(SpikepruneError):
 
 class ShrinkError(SpikepruneError):
     """A smaller network that cannot run, or whose spikes are not those of the silenced one."""
+
+
+class QuantizeError(SpikepruneError):
+    """Bits outside 1 to 8, or a network that cannot be quantized, folded or balanced as asked."""
 
 
 class UnsupportedOptimizer(SpikepruneError):
