@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch.optim import Optimizer
 
-from spikeprune.errors import MaskMismatch, MethodError, NoPrunableLayers, ScheduleError
+from spikeprune.errors import MaskMismatch, MethodError, NoPrunableLayers, ScheduleError, SparsityError
 from spikeprune.hold import Holder, Silenced
 from spikeprune.kernel.allocate import kept
 from spikeprune.kernel.patterns import by_output
@@ -48,7 +48,7 @@ class SteppedMethod(Method, Protocol):
 def prune(
     view: ModelView,
     method: Method,
-    sparsity: float,
+    sparsity: float | None = None,
     *,
     calibration: Iterable[Any] = (),
     loss_fn: LossFn | None = None,
@@ -60,7 +60,7 @@ def prune(
     Args:
         view: the model.
         method: what decides, such as `methods.CQP()`.
-        sparsity: the share of units to remove from the chosen layers, in [0, 1).
+        sparsity: the share of units to remove from the chosen layers, in [0, 1); none for a method that follows the data, as STPrune.
         calibration: batches that the method measures; see `measure`. Methods that need nothing read none.
         loss_fn: for methods that take gradients.
         layers: names or shell patterns of the layers to prune; None is all of them.
@@ -68,7 +68,7 @@ def prune(
             layers not chosen are returned too.
 
     Raises:
-        SparsityError: outside [0, 1), or one that cannot be met.
+        SparsityError: outside [0, 1), or one that cannot be met; or none where one is needed, or the reverse.
         NoPrunableLayers: a name or pattern fits no layer, or no layer is chosen.
         NonFinite: a weight or a gradient is NaN or infinite.
         MissingLoss, EmptyCalibration, NotMeasured: the method needs what was not given, or cannot be measured.
@@ -131,16 +131,29 @@ class _Decision:
                 "(from spikeprune import methods)."
             )
 
-    def __call__(self, sparsity: float, masks: Masks) -> Masks:
+    def __call__(self, sparsity: float | None, masks: Masks) -> Masks:
         """Measure and decide; masks of layers not chosen are carried along."""
-        kept(1, sparsity)  # refuse a bad sparsity before the costly pass
+        _check_target(self.method, sparsity)  # before the costly pass
         refuse_other(masks)
         masks.check(self.view.layers)
         check_weights(self.view.layers)
         stats = Stats({}, None, 0, 0)
         if self.method.needs:
             stats = measure(self.view, self.calibration, self.method.needs, loss_fn=self.loss_fn)
-        return self.method(self.layers, stats, masks, sparsity).over(masks)
+        return self.method(self.layers, stats, masks, sparsity).over(masks)  # type: ignore[arg-type]
+
+
+def _check_target(method: Method, sparsity: float | None) -> None:
+    """Refuse a bad sparsity, none where a method needs one, and one that it has no use for."""
+    name, untargeted = type(method).__name__, getattr(method, "untargeted", False)
+    if untargeted and sparsity is not None:
+        raise SparsityError(
+            f"{name} takes from the data how much it removes, so the sparsity {sparsity} would mean nothing; leave it out."
+        )
+    if not untargeted and sparsity is None:
+        raise SparsityError(f"{name} needs a sparsity: the share of units to remove, such as 0.9.")
+    if sparsity is not None:
+        kept(1, sparsity)
 
 
 def _check_schedule(schedule: object) -> None:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from spikeprune.errors import NotMeasured
+from spikeprune.kernel.pca import Scatter
 
 
 class Need(Enum):
@@ -39,6 +40,10 @@ class Need(Enum):
     """Spikes a neuron and timestep of each output channel; (C_out,)."""
     GAIN_GRADIENT = "gain_gradient"
     """Mean over batches of |dL/d gain| of the norm behind each output channel, weighted as WEIGHT_GRADIENT; (C_out,)."""
+    CURRENT_SCATTER = "current_scatter"
+    """How the output channels vary together: a `kernel.pca.Scatter` of the current that each neuron gets, a mean over timesteps."""
+    CHARGE_SCATTER = "charge_scatter"
+    """The same of the charge, which knows leak and resets."""
 
 
 GRADIENTS = frozenset({Need.WEIGHT_GRADIENT, Need.STEP_WEIGHT, Need.GAIN_GRADIENT})
@@ -50,54 +55,69 @@ class LayerStats:
     """What was gathered of one layer; reading what was not gathered raises NotMeasured."""
 
     def __init__(
-        self, name: str, values: Mapping[Need, Tensor], *, binary: bool, absent: Mapping[Need, str] = MappingProxyType({})
+        self,
+        name: str,
+        values: Mapping[Need, Tensor | Scatter],
+        *,
+        binary: bool,
+        absent: Mapping[Need, str] = MappingProxyType({}),
     ) -> None:
         self._name, self._values, self._binary, self._absent = name, values, binary, absent
 
     @property
     def weight_gradient(self) -> Tensor:
         """Mean over batches, weighted by their samples, of |dL/dw|; float64, of the weight's shape."""
-        return self._read(Need.WEIGHT_GRADIENT)
+        return self._tensor(Need.WEIGHT_GRADIENT)
 
     @property
     def input_count(self) -> Tensor:
         """Mean number of non-zero inputs a sample, float64: (T, channels, space ...), or (1, ...) if called once a pass."""
-        return self._read(Need.INPUT_COUNT)
+        return self._tensor(Need.INPUT_COUNT)
 
     @property
     def input_power(self) -> Tensor:
         """Mean squared input a sample, float64: (T, C_in)."""
-        return self._read(Need.INPUT_POWER)
+        return self._tensor(Need.INPUT_POWER)
 
     @property
     def trace_power(self) -> Tensor:
         """Mean squared leaky trace of the inputs a sample, float64: (T, C_in)."""
-        return self._read(Need.TRACE_POWER)
+        return self._tensor(Need.TRACE_POWER)
 
     @property
     def step_weight(self) -> Tensor:
         """Mean |dL/dh[t]|^2 a sample at the neurons that the layer drives, float64: (T,)."""
-        return self._read(Need.STEP_WEIGHT)
+        return self._tensor(Need.STEP_WEIGHT)
 
     @property
     def near_threshold(self) -> Tensor:
         """Share of the neurons that the layer drives whose charge is near their threshold, float64: (T,)."""
-        return self._read(Need.NEAR_THRESHOLD)
+        return self._tensor(Need.NEAR_THRESHOLD)
 
     @property
     def channel_membrane(self) -> Tensor:
         """Mean |v| after the reset, float64 (C_out,); over the neurons that the channels of the layer's family pass."""
-        return self._read(Need.CHANNEL_MEMBRANE)
+        return self._tensor(Need.CHANNEL_MEMBRANE)
 
     @property
     def channel_rate(self) -> Tensor:
         """Spikes a neuron and timestep, float64 (C_out,); over the neurons that the channels of the layer's family pass."""
-        return self._read(Need.CHANNEL_RATE)
+        return self._tensor(Need.CHANNEL_RATE)
 
     @property
     def gain_gradient(self) -> Tensor:
         """Mean |dL/d gain|, float64 (C_out,); over the norms behind the channels of the layer's family."""
-        return self._read(Need.GAIN_GRADIENT)
+        return self._tensor(Need.GAIN_GRADIENT)
+
+    @property
+    def current_scatter(self) -> Scatter:
+        """Scatter of the time-averaged currents of C_out channels, over samples and places of the neurons that the family's channels pass."""
+        return self._scatter(Need.CURRENT_SCATTER)
+
+    @property
+    def charge_scatter(self) -> Scatter:
+        """The same of the charge."""
+        return self._scatter(Need.CHARGE_SCATTER)
 
     @property
     def binary_input(self) -> bool:
@@ -105,7 +125,17 @@ class LayerStats:
         self._read(Need.INPUT_COUNT)
         return self._binary
 
-    def _read(self, need: Need) -> Tensor:
+    def _tensor(self, need: Need) -> Tensor:
+        found = self._read(need)
+        assert isinstance(found, Tensor)
+        return found
+
+    def _scatter(self, need: Need) -> Scatter:
+        found = self._read(need)
+        assert isinstance(found, Scatter)
+        return found
+
+    def _read(self, need: Need) -> Tensor | Scatter:
         if need not in self._values:
             why = self._absent.get(need, f"; add Need.{need.name} to the needs of measure().")
             raise NotMeasured(f"{need.value} of layer {self._name!r} was not gathered{why}")

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from spikeprune.errors import MeasureError
+from spikeprune.kernel.pca import Scatter
 
 
 class Probe(Protocol):
@@ -22,8 +23,8 @@ class Probe(Protocol):
         """Forget what belongs to the batch before."""
         ...
 
-    def means(self) -> Mapping[str, Tensor]:
-        """Give the means per sample, by the name of the layer or neuron; what was never reached is left out."""
+    def means(self) -> Mapping[str, Tensor] | Mapping[str, Scatter]:
+        """Give the means per sample, or a scatter, by the name of the layer or neuron; what was never reached is left out."""
         ...
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from spikeprune.errors import EmptyCalibration, MeasureError, MissingLoss
+from spikeprune.kernel.pca import Scatter
 from spikeprune.measure.batches import LossFn, check_batches, loss_of, parts, refuse_empty, run_batch
 from spikeprune.measure.channels import ChannelMembrane, ChannelRate, GainGradient
 from spikeprune.measure.clock import Clock
@@ -16,6 +17,7 @@ from spikeprune.measure.gradients import WeightGradient
 from spikeprune.measure.inputs import InputCount, Power
 from spikeprune.measure.neurons import NearThreshold, SpikeRate, StepWeight
 from spikeprune.measure.probe import Probe
+from spikeprune.measure.scatter import ChannelScatter
 from spikeprune.stats import AT_LAYERS, GRADIENTS, LayerStats, Need, Stats
 from spikeprune.view.layer import Layer, check_weights
 from spikeprune.view.model_view import ModelView, check_view
@@ -106,6 +108,8 @@ class _Pass:
             case Need.GAIN_GRADIENT:
                 self.gains = GainGradient(view, clock)
                 return self.gains
+            case Need.CURRENT_SCATTER | Need.CHARGE_SCATTER:
+                return ChannelScatter(view, clock, charge=need is Need.CHARGE_SCATTER)
 
     def hooks(self) -> Iterator[RemovableHandle]:
         yield from self.clock.first()
@@ -125,11 +129,11 @@ class _Pass:
 
     def stats(self) -> Stats:
         means = {need: probe.means() for need, probe in self.probes.items()}
-        rates = means.pop(Need.SPIKE_RATE, None)
+        rates: Any = means.pop(Need.SPIKE_RATE, None)
         layers = {layer.name: self._layer(layer, means) for layer in self.view.layers}
         return Stats(layers, rates, self.clock.batch + 1, self.clock.samples)
 
-    def _layer(self, layer: Layer, means: Mapping[Need, Mapping[str, Tensor]]) -> LayerStats:
+    def _layer(self, layer: Layer, means: Mapping[Need, Mapping[str, Tensor] | Mapping[str, Scatter]]) -> LayerStats:
         values = {need: found[layer.name] for need, found in means.items() if layer.name in found}
         absent = {need: _no_gradient(layer) for need in GRADIENTS & self.needs}
         absent |= {need: why for need, why in ABSENT.items() if need in self.needs}
@@ -140,6 +144,8 @@ ABSENT = {
     Need.NEAR_THRESHOLD: ": it drives no neuron.",
     Need.CHANNEL_MEMBRANE: ": its output channels must stay, or pass no neuron; see view.explain().",
     Need.CHANNEL_RATE: ": its output channels must stay, or pass no neuron; see view.explain().",
+    Need.CURRENT_SCATTER: ": its output channels must stay, or pass no neuron; see view.explain().",
+    Need.CHARGE_SCATTER: ": its output channels must stay, or pass no neuron; see view.explain().",
     Need.GAIN_GRADIENT: ": its output channels must stay, or pass no norm whose gain takes gradients; see view.explain().",
 }
 

@@ -7,6 +7,7 @@ from spikeprune.methods.slamp import SLAMP
 from spikeprune.methods.slimming import Slimming, gain_penalty
 from spikeprune.methods.snip import SNIP
 from spikeprune.methods.sparse_training import SET, RigL
+from spikeprune.methods.stprune import STPrune, contraction
 
 __all__ = [
     "CQP",
@@ -19,6 +20,8 @@ __all__ = [
     "Magnitude",
     "Random",
     "RigL",
+    "STPrune",
     "Slimming",
+    "contraction",
     "gain_penalty",
 ]
