@@ -151,7 +151,7 @@ def _check_target(method: Method, sparsity: float | None) -> None:
             f"{name} takes from the data how much it removes, so the sparsity {sparsity} would mean nothing; leave it out."
         )
     if not untargeted and sparsity is None:
-        raise SparsityError(f"{name} needs a sparsity: the share of units to remove, such as 0.9.")
+        raise SparsityError(f"{name} needs a sparsity, which must be a fraction: the share of units to remove, such as 0.9.")
     if sparsity is not None:
         kept(1, sparsity)
 
