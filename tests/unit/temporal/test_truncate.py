@@ -6,9 +6,11 @@ from torch import nn
 
 from nets_over_time import NETS, N, T, batch, summed, viewed
 from small_nets import JellyGuest, Loop, assert_same, jelly, lively, noise, photograph, spikes
-from spikeprune.errors import ModelError
-from spikeprune.temporal import find_readout, truncate
+from spikeprune.errors import LayoutError, ModelError
+from spikeprune.temporal import find_readout, rebin, truncate
 from spikeprune.view.model_view import model_view
+from spikeprune.zoo import Neuron
+from spikeprune.zoo.parts import SpikingNet
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -159,3 +161,88 @@ def test_the_example_is_kept_and_copied_to_no_one():
     view = model_view(lively(jelly()), x)
     assert view.example is x
     assert view.clone().example is x
+
+
+FRAMES = [name for name in NETS if NETS[name][1]]
+
+
+def deep(coding, samples=N):
+    """A zoo network and its view: events of (T, N, 1, 2, 3), or images."""
+    parts = {"flat": nn.Flatten(), "fc": nn.Linear(6, 3, bias=False), "neuron": Neuron("if").build()}
+    net = lively(SpikingNet(parts, image=(1, 2, 3), timesteps=T, coding=coding))
+    return model_view(net, spikes(*([T] if coding == "events" else []), samples, 1, 2, 3))
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_rebinned_is_the_short_model_on_fewer_frames(name):
+    view, x = viewed(name), batch(name, samples=2, seed=5) * 3
+    for t in range(1, T + 1):
+        short, cut = truncate(view, t, rebin=True), truncate(view, t)
+        assert (short.timesteps, short.net) == (t, view.net)
+        assert torch.equal(short(x), cut(rebin(x, t)))
+        assert t == T or not torch.equal(rebin(x, t), x[:t])
+    assert torch.equal(short(x), view(x))
+
+
+def test_the_zoo_takes_rebinned_events():
+    view = deep("events")
+    x, before = spikes(T, 2, 1, 2, 3, seed=3), photograph(view.net)
+    short = truncate(view, 2, rebin=True)
+    assert_same(before, photograph(view.net))
+    assert (short.timesteps, view.net.timesteps) == (2, T)
+    found = short(x)
+    assert view.net.timesteps == T
+    view.net.timesteps = 2
+    assert torch.equal(found, view.net(rebin(x, 2)))
+    assert found.any()
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if name not in FRAMES])
+@pytest.mark.parametrize("samples", [N, T])
+@pytest.mark.parametrize("t", [2, T])
+def test_without_frames_there_is_nothing_to_rebin(name, samples, t):
+    """As many samples as timesteps: the first axis is believed only if the neurons run over it."""
+    view = model_view(NETS[name][0](), batch(name, samples=samples))
+    if (samples, t) == (T, T):
+        assert truncate(view, t, rebin=True) is view  # nothing is asked for
+        return
+    with pytest.raises(ModelError, match=rf"no frames to re-bin: its batch, \({samples}, 6\), must have the T = 4 timesteps"):
+        truncate(view, t, rebin=True)
+    assert truncate(view, t).timesteps == t
+
+
+@pytest.mark.parametrize("coding", ["direct", "poisson"])
+def test_images_of_the_zoo_are_no_frames(coding):
+    with pytest.raises(ModelError, match=r"SpikingNet has no frames to re-bin.*Leave rebin out"):
+        truncate(deep(coding), 2, rebin=True)
+    assert truncate(deep(coding), 2).timesteps == 2
+
+
+@pytest.mark.parametrize("name", ["loop", "both"])
+def test_the_whole_is_rebinned_anew(name):
+    view, x = viewed(name), batch(name, seed=5) * 0.4
+    wanted = truncate(view, 2, rebin=True)(x)
+    for first in (truncate(view, 3), truncate(view, 3, rebin=True), truncate(view, 2), truncate(view, 2, rebin=True).clone()):
+        assert torch.equal(truncate(first, 2, rebin=True)(x), wanted)
+        assert torch.equal(truncate(first, 2)(x), truncate(view, 2)(x))
+    short = truncate(view, 2, rebin=True)
+    assert truncate(short, 2, rebin=True) is short
+    assert not torch.equal(wanted, truncate(view, 2)(x))
+
+
+def test_other_numbers_of_frames_are_refused():
+    short = truncate(viewed("loop"), 2, rebin=True)
+    for frames in (2, 3, 5):
+        with pytest.raises(LayoutError, match=rf"\({frames}, 3, 6\) has {frames} frames, but T = 4 are re-binned to 2"):
+            short(spikes(frames, N, 6))
+
+
+def test_a_forward_says_itself_what_becomes_of_frames():
+    with pytest.raises(ModelError, match="or rebin=True, not both"):
+        truncate(viewed("loop"), 2, forward=lambda net, x: net(x[:2]), rebin=True)
+
+
+def test_training_on_rebinned_frames_reaches_the_weights():
+    view = viewed("loop")
+    truncate(view, 2, rebin=True)(batch("loop")).sum().backward()
+    assert all(layer.weight.grad.any() for layer in view.layers)
