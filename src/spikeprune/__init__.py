@@ -4,7 +4,8 @@ Pruning = score x pattern x allocation, decided on a schedule from one measured 
 own hooks. Start with `model_view`, then `prune` or `Pruner`, then `profile`.
 """
 
-from spikeprune import methods, metrics, temporal
+from spikeprune import methods, metrics, quantize, robustness, temporal
+from spikeprune.balance import balance_
 from spikeprune.errors import SpikepruneError
 from spikeprune.hold import hold
 from spikeprune.kernel import allocate, patterns, schedules, scores
@@ -13,6 +14,7 @@ from spikeprune.measure import measure
 from spikeprune.norms import recalibrate
 from spikeprune.plan import ShrinkPlan
 from spikeprune.pruner import Pruner, prune
+from spikeprune.quantize import Quantization, fold_norms, quantize_, quantize_aware
 from spikeprune.report import Report, profile
 from spikeprune.saved import load, save
 from spikeprune.shrink import channel_masks, plan_shrink, shrink
@@ -25,11 +27,14 @@ __all__ = [
     "ModelView",
     "Need",
     "Pruner",
+    "Quantization",
     "Report",
     "ShrinkPlan",
     "SpikepruneError",
     "allocate",
+    "balance_",
     "channel_masks",
+    "fold_norms",
     "hold",
     "load",
     "measure",
@@ -40,7 +45,11 @@ __all__ = [
     "plan_shrink",
     "profile",
     "prune",
+    "quantize",
+    "quantize_",
+    "quantize_aware",
     "recalibrate",
+    "robustness",
     "save",
     "schedules",
     "scores",

@@ -56,6 +56,8 @@ class DeepNet(Table):
     timesteps: int = Field(4, ge=1, le=LARGE)
     coding: Literal["direct", "poisson"] | None = Field(None, description="of images: direct; that of events is events")
     neuron: NeuronTable = NeuronTable()
+    norm: Literal["batch", "gain", "none"] | None = late(None, description="of networks that have the option; batch")
+    dropout: float | None = late(None, ge=0, lt=1, description="of networks that have the option; 0")
 
     @field_validator("name")
     @classmethod
@@ -74,12 +76,14 @@ class DeepNet(Table):
         """Build it for images or frames (channels, height, width); its weights are drawn from torch's random state.
 
         Raises:
-            RecipeError: the images are too small, or an option of the neuron is impossible.
+            RecipeError: the images are too small, an option of the neuron is impossible, or the network has no norm or dropout to
+                choose.
             MissingExtra: SpikingJelly is not installed.
         """
         own = signature(getattr(zoo, self.name)).parameters["neuron"].default
         neuron = replace(own, **self.neuron.model_dump(exclude_none=True))
         coding = "events" if events else self.coding or "direct"
+        chosen = {key: value for key, value in (("norm", self.norm), ("dropout", self.dropout)) if value is not None}
         return zoo.make(
             self.name,
             classes=classes,
@@ -88,6 +92,7 @@ class DeepNet(Table):
             width=float(self.width),
             neuron=neuron,
             coding=coding,
+            **chosen,
         )
 
 

@@ -38,7 +38,7 @@ def networks() -> tuple[str, ...]:
 def make(name: str, **options: Any) -> "SpikingNet":
     """Build a network by name.
 
-    All networks take the same options, and each has its paper's values as defaults; at width 1 it has the paper's size.
+    All networks take the same options but for the last two, and each has its paper's values as defaults; at width 1 it has the paper's size.
 
     Args:
         name: one of `networks()`.
@@ -50,6 +50,8 @@ def make(name: str, **options: Any) -> "SpikingNet":
             width: multiplies the channels of every layer but inputs and outputs; a fraction gives a smaller net.
             neuron: a `Neuron`.
             coding: "direct", "poisson" or "events"; see `SpikingNet`.
+            norm: of `vgg9` and `vgg11` alone: "batch"; "gain", one trained gain a layer; or "none".
+            dropout: of `vgg9` and `vgg11` alone: share dropped behind each convolution that no pool follows, in [0, 1).
 
     Raises:
         RecipeError: no such network or option, or an impossible value.

@@ -1,25 +1,44 @@
 """The neuron of a deep network as one value, built anew for every layer."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, final
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikeprune.errors import MissingExtra, RecipeError
 from spikeprune.zoo.fused import SURROGATES, FusedIF, FusedLIF
 from spikeprune.zoo.names import unknown
 
 try:
+    from spikingjelly.activation_based.base import MemoryModule
     from spikingjelly.activation_based.neuron import ParametricLIFNode
 except ImportError as error:
     raise MissingExtra.of("spikingjelly", "spikingjelly", "the deep networks") from error
 
-KINDS = {"if": FusedIF, "lif": FusedLIF, "plif": ParametricLIFNode}
+SPIKING = {"if": FusedIF, "lif": FusedLIF, "plif": ParametricLIFNode}
+KINDS = (*SPIKING, "relu")
+
+
+@final
+class ReLU(MemoryModule):  # type: ignore[misc]
+    """The activation of an ANN twin: max(0, x), of each timestep by itself.
+
+    It stands where a neuron stands and takes what a neuron takes, (T, N, ...), but keeps no state and is no spiking neuron.
+
+    Example:
+        >>> import torch
+        >>> ReLU()(torch.tensor([[-1.0], [2.0]])).flatten()
+        tensor([0., 2.])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give max(0, x), of any shape."""
+        return x.relu()
 
 
 @dataclass(frozen=True)
 class Neuron:
-    """Integrate and fire, with or without leak: s[t] = 1 where h[t] >= threshold.
+    """Integrate and fire, with or without leak: s[t] = 1 where h[t] >= threshold; or, for the ANN twin of a network, a ReLU.
 
     Charge h[t] of input x[t] and membrane v[t]::
 
@@ -32,8 +51,11 @@ class Neuron:
     There is no choice of backend: SpikingJelly 2.0 takes its CUDA or Triton kernels wherever the tensors lie on a GPU, and on the
     CPU "if" and "lif" take a native kernel if llvmlite is installed (the extra `runtime`); see `spikeprune.zoo.fused`.
 
+    A network of "relu" has no spiking neurons: build it with `timesteps=1, coding="direct"` and view it with `spiking=False`. Its
+    parameters have the names and shapes of those of the spiking network, so that weights go from one to the other.
+
     Attributes:
-        kind: "if"; "lif"; or "plif", whose tau is learned, one a layer.
+        kind: "if"; "lif"; "plif", whose tau is learned, one a layer; or "relu", to which all other options mean nothing.
         tau: membrane time constant in timesteps, above 1; the decay of a timestep is 1 - 1 / tau. Unused by "if".
         threshold: the potential at which it fires.
         reset: "hard", to zero, or "soft", by subtraction.
@@ -49,7 +71,7 @@ class Neuron:
         Neuron(kind='lif', tau=1.3333333333333333, threshold=1.0, reset='soft', surrogate='atan', detach_reset=True, decay_input=True)
     """
 
-    kind: Literal["if", "lif", "plif"] = "lif"
+    kind: Literal["if", "lif", "plif", "relu"] = "lif"
     tau: float = 2.0
     threshold: float = 1.0
     reset: Literal["hard", "soft"] = "hard"
@@ -61,17 +83,19 @@ class Neuron:
         for what, known in (("kind", KINDS), ("reset", ("hard", "soft")), ("surrogate", SURROGATES)):
             if (word := getattr(self, what)) not in known:
                 raise RecipeError(f"neuron: {unknown(what, word, known)}")
-        if self.kind != "if" and not self.tau > 1:
+        if self.kind in ("lif", "plif") and not self.tau > 1:
             raise RecipeError(f"neuron: tau is {self.tau}, but a leaky neuron needs a time constant above 1 timestep.")
         if not self.threshold > 0:
             raise RecipeError(f"neuron: the threshold is {self.threshold}, but must be above 0.")
 
     def build(self) -> nn.Module:
-        """Build one SpikingJelly neuron, which takes all timesteps at once: (T, N, ...)."""
+        """Build one SpikingJelly neuron, or a ReLU, which takes all timesteps at once: (T, N, ...)."""
+        if self.kind == "relu":
+            return ReLU()
         leak: dict[str, Any] = {} if self.kind == "if" else {"decay_input": self.decay_input}
         if self.kind != "if":
             leak["init_tau" if self.kind == "plif" else "tau"] = float(self.tau)
-        node: nn.Module = KINDS[self.kind](
+        node: nn.Module = SPIKING[self.kind](
             v_threshold=float(self.threshold),
             v_reset=0.0 if self.reset == "hard" else None,
             surrogate_function=SURROGATES[self.surrogate](),

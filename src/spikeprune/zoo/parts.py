@@ -6,7 +6,7 @@ Time is folded into the batch for all that has no memory: (T, N, ...) goes throu
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ except ImportError as error:
 Image = tuple[int, int, int]
 Coding = Literal["direct", "poisson", "events"]
 CODINGS = ("direct", "poisson", "events")
+Norm = Literal["batch", "gain", "none"]
+NORMS = ("batch", "gain", "none")
 
 
 class Block(nn.Module):
@@ -131,6 +133,8 @@ def linear(n_in: int, n_out: int) -> nn.Linear:
 
 def dropout(share: float) -> nn.Module:
     """Make a dropout over (T, N, ...), whose mask is anew in each pass and one for all its timesteps."""
+    if not 0 <= share < 1:
+        raise RecipeError(f"dropout is {share}, but is a share of what a neuron gives, so it must lie in [0, 1).")
     layer: nn.Module = Dropout(share, step_mode="m")
     return layer
 
@@ -140,6 +144,31 @@ def norm(channels: int, scale: float = 1.0) -> nn.BatchNorm2d:
     layer = nn.BatchNorm2d(channels)
     nn.init.constant_(layer.weight, scale)
     return layer
+
+
+@final
+class Gain(nn.Module):
+    """One trainable gain for a whole layer, above zero: y = x exp(log_gain). A gain g is a threshold of 1 / g.
+
+    Example:
+        >>> gain = Gain()
+        >>> gain.scale_(0.5)
+        >>> gain(torch.tensor(3.0)).item()
+        1.5
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply by the gain; any shape."""
+        return x * self.log_gain.exp()
+
+    def scale_(self, factor: float) -> None:
+        """Multiply the gain, and so the output, by a factor above zero."""
+        with torch.no_grad():
+            self.log_gain.add_(math.log(factor))
 
 
 def widened(channels: int, width: float) -> int:

@@ -10,14 +10,38 @@ Reading of the papers
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
+from spikeprune.errors import RecipeError
+from spikeprune.zoo.names import unknown
 from spikeprune.zoo.neurons import HYBRID, SCA, UPR, Neuron
-from spikeprune.zoo.parts import Coding, Image, SpikingNet, check, conv, dropout, linear, norm, widened
+from spikeprune.zoo.parts import NORMS, Coding, Gain, Image, Norm, SpikingNet, check, conv, linear, widened
+from spikeprune.zoo.parts import dropout as dropped
+from spikeprune.zoo.parts import norm as batch_norm
 
 
-def vgg9(
+@dataclass(frozen=True)
+class _Form:
+    """What stands around the convolutions of a plan: pool; "batch", "gain" or no norm; share that is dropped in training."""
+
+    pool: Callable[[int], nn.Module]
+    norm: Norm = "batch"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise RecipeError(unknown("norm", self.norm, NORMS))
+
+    def convolution(self, i: int, c_in: int, c_out: int, neuron: Neuron) -> dict[str, nn.Module]:
+        """Build the i-th convolution with its norm and neuron."""
+        norms: dict[Norm, Callable[[], nn.Module]] = {"batch": lambda: batch_norm(c_out), "gain": Gain}
+        between = {f"norm{i}": norms[self.norm]()} if self.norm in norms else {}
+        return {f"conv{i}": conv(c_in, c_out), **between, f"neuron{i}": neuron.build()}
+
+
+def vgg9(  # noqa: PLR0913
     *,
     classes: int = 10,
     timesteps: int = 25,
@@ -25,25 +49,31 @@ def vgg9(
     width: float = 1.0,
     neuron: Neuron = HYBRID,
     coding: Coding = "poisson",
+    norm: Norm = "batch",
+    dropout: float = 0.0,
 ) -> SpikingNet:
     """Build 64-128-P-128-256-P-256-512-P-512-512-P-FC: 7,005,888 convolution weights and 20,480 others.
 
     Source: Chowdhury, Garg, Roy. Spatio-Temporal Pruning and Quantization for Low-latency Spiking Neural Networks. IJCNN 2021.
     arXiv:2104.12528, CIFAR-10; average pools, whose places are inferred, and one linear layer.
 
-    Differs: batch norm, so that it can be trained from scratch; the paper balances the thresholds of a converted network,
-    with dropout, instead. There the readout adds up currents; here it averages them.
+    Differs: by default, batch norm, so that it can be trained from scratch. The paper balances the thresholds of a converted
+    network without norm, with dropout: `norm="none"`, or `norm="gain"` to train the thresholds too, and `dropout=0.2`.
+    There the readout adds up currents; here it averages them. Where dropout stands is inferred: behind the neuron of each
+    convolution that no pool follows.
 
     Example:
         >>> vgg9(width=1 / 16).fc
         Linear(in_features=128, out_features=10, bias=False)
     """
-    parts, features = _features("64 128 P 128 256 P 256 512 P 512 512 P", image, classes, width, neuron, nn.AvgPool2d)
+    parts, features = _features(
+        "64 128 P 128 256 P 256 512 P 512 512 P", image, classes, width, neuron, _Form(nn.AvgPool2d, norm, dropout)
+    )
     parts["fc"] = nn.Linear(features, classes, bias=False)
     return SpikingNet(parts, image=image, timesteps=timesteps, coding=coding)
 
 
-def vgg11(
+def vgg11(  # noqa: PLR0913
     *,
     classes: int = 10,
     timesteps: int = 25,
@@ -51,6 +81,8 @@ def vgg11(
     width: float = 1.0,
     neuron: Neuron = HYBRID,
     coding: Coding = "poisson",
+    norm: Norm = "batch",
+    dropout: float = 0.0,
 ) -> SpikingNet:
     """Build 64-P-128-P-256-256-P-512-512-P-512-512-P-FC: 9,217,728 convolution weights and 512 a class.
 
@@ -61,7 +93,9 @@ def vgg11(
         >>> vgg11(classes=100, width=1 / 16).fc
         Linear(in_features=32, out_features=100, bias=False)
     """
-    parts, features = _features("64 P 128 P 256 256 P 512 512 P 512 512 P", image, classes, width, neuron, nn.AvgPool2d)
+    parts, features = _features(
+        "64 P 128 P 256 256 P 512 512 P 512 512 P", image, classes, width, neuron, _Form(nn.AvgPool2d, norm, dropout)
+    )
     parts["fc"] = nn.Linear(features, classes, bias=False)
     return SpikingNet(parts, image=image, timesteps=timesteps, coding=coding)
 
@@ -87,7 +121,7 @@ def vgg16(
         Linear(in_features=32, out_features=10, bias=True)
     """
     plan = "64 64 P 128 128 P 256 256 256 P 512 512 512 P 512 512 512 P"
-    parts, features = _features(plan, image, classes, width, neuron, nn.MaxPool2d)
+    parts, features = _features(plan, image, classes, width, neuron, _Form(nn.MaxPool2d))
     for i in (1, 2):
         hidden = widened(512, width)
         parts |= {f"fc{i}": linear(features, hidden), f"norm{13 + i}": nn.BatchNorm1d(hidden), f"neuron{13 + i}": neuron.build()}
@@ -117,10 +151,10 @@ def six_conv_two_fc(
         >>> six_conv_two_fc(width=1 / 16).fc1
         Linear(in_features=1024, out_features=128, bias=False)
     """
-    parts, features = _features("256 256 256 P 256 256 256 P", image, classes, width, neuron, nn.MaxPool2d)
+    parts, features = _features("256 256 256 P 256 256 256 P", image, classes, width, neuron, _Form(nn.MaxPool2d))
     hidden = widened(2048, width)
-    parts |= {"drop1": dropout(0.5), "fc1": linear(features, hidden), "neuron7": neuron.build()}
-    parts |= {"drop2": dropout(0.5), "fc2": linear(hidden, 10 * classes), "neuron8": neuron.build()}
+    parts |= {"drop1": dropped(0.5), "fc1": linear(features, hidden), "neuron7": neuron.build()}
+    parts |= {"drop2": dropped(0.5), "fc2": linear(hidden, 10 * classes), "neuron8": neuron.build()}
     parts["vote"] = nn.AvgPool1d(10)
     return SpikingNet(parts, image=image, timesteps=timesteps, coding=coding)
 
@@ -145,7 +179,7 @@ def vggsnn(
         >>> vggsnn(width=1 / 16).fc
         Linear(in_features=288, out_features=100, bias=False)
     """
-    parts, features = _features("64 128 P 256 256 P 512 512 P 512 512 P", image, classes, width, neuron, nn.AvgPool2d)
+    parts, features = _features("64 128 P 256 256 P 512 512 P 512 512 P", image, classes, width, neuron, _Form(nn.AvgPool2d))
     parts |= {"fc": linear(features, 10 * classes), "vote": nn.AvgPool1d(10)}
     return SpikingNet(parts, image=image, timesteps=timesteps, coding=coding)
 
@@ -168,13 +202,13 @@ def sca_dvs(
         >>> sca_dvs(width=1 / 16).fc
         Linear(in_features=256, out_features=10, bias=True)
     """
-    parts, features = _features("64 P 128 P 128 P 256 P 256 P", image, classes, width, neuron, nn.AvgPool2d)
+    parts, features = _features("64 P 128 P 128 P 256 P 256 P", image, classes, width, neuron, _Form(nn.AvgPool2d))
     parts["fc"] = nn.Linear(features, classes)
     return SpikingNet(parts, image=image, timesteps=timesteps, coding=coding)
 
 
 def _features(
-    plan: str, image: Image, classes: int, width: float, neuron: Neuron, pool: Callable[[int], nn.Module]
+    plan: str, image: Image, classes: int, width: float, neuron: Neuron, form: _Form
 ) -> tuple[dict[str, nn.Module], int]:
     """Build the convolutions of a plan, "P" being a pool, up to and with the flattening; also how many values come out."""
     steps = plan.split()
@@ -182,15 +216,17 @@ def _features(
     parts: dict[str, nn.Module] = {}
     channels, height, area_width = image
     i = pools = 0
-    for step in steps:
+    for step, following in zip(steps, [*steps[1:], "end"], strict=True):
         if step == "P":
             pools += 1
-            parts[f"pool{pools}"] = pool(2)
+            parts[f"pool{pools}"] = form.pool(2)
             height, area_width = height // 2, area_width // 2
         else:
             i += 1
             out = widened(int(step), width)
-            parts |= {f"conv{i}": conv(channels, out), f"norm{i}": norm(out), f"neuron{i}": neuron.build()}
+            parts |= form.convolution(i, channels, out, neuron)
+            if form.dropout and following != "P":
+                parts[f"drop{i}"] = dropped(form.dropout)
             channels = out
     parts["flat"] = nn.Flatten()
     return parts, channels * height * area_width

@@ -21,6 +21,7 @@ BUDGETS = {
     "cqp-paper": "mnist, LIF MLP 256-128, T = 10, fc1 to 90% in 3 stages, 1 epoch of fine-tuning each (budget 817789)",
     "demo": "fashion-sample, LIF MLP 256-128, T = 10, all layers to 90% in 4 stages, 2 epochs of fine-tuning each (budget 39a088)",
 }
+DEEP_BUDGET = "9e38a1"
 DEEP = {
     "data": {"name": "fashion-sample", "validation": 500},
     "net": {"name": "vgg9", "width": 0.0625},
@@ -44,12 +45,17 @@ def test_keys_that_came_later_leave_the_budgets_of_published_results_alone(name)
     assert load_recipe(name).budget == BUDGETS[name]
 
 
+def test_keys_that_came_later_leave_the_budgets_of_deep_networks_alone():
+    assert recipe().budget.endswith(f"(budget {DEEP_BUDGET})")
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"train": {"warmup": 1}}, {"train": {"ema": 0.9}}, {"train": {"clip": 1.0}}, {"train": {"smoothing": 0.1}},
         {"train": {"loss": "tet"}}, {"prune": {"decay": "cosine"}}, {"prune": {"warmup": 1}}, {"prune": {"clip": 1.0}},
         {"data": {"augment": ["flip"]}}, {"data": {"normalize": "channel"}}, {"data": {"pad": 2}},
+        {"net": {"norm": "none"}}, {"net": {"dropout": 0.0}},
     ],
 )  # fmt: skip
 def test_a_later_key_that_is_not_at_its_default_makes_another_budget(change):
@@ -80,6 +86,26 @@ def test_a_network_is_built_for_its_data_with_its_own_neuron_and_what_is_changed
     assert net.neuron1.tau == 101.0  # vgg9's own
     net = make_net(recipe(data=EVENTS, net={"name": "sca_dvs", "timesteps": 3}), torch.zeros(3, 1, 2, 34, 34), classes=10)
     assert (net.image, net.coding, net.timesteps) == ((2, 34, 34), "events", 3)
+
+
+def test_norm_and_dropout_reach_the_networks_that_have_them():
+    example = torch.zeros(1, 1, 28, 28)
+    asked = recipe(net={"norm": "gain", "dropout": 0.25})
+    net = make_net(asked, example, classes=10)
+    assert (set(net.norm1.state_dict()), net.drop1.p) == ({"log_gain"}, 0.25)
+    assert check(tomllib.loads(asked.to_toml()), "mine") == asked
+    plain = make_net(recipe(), example, classes=10)
+    assert isinstance(plain.norm1, torch.nn.BatchNorm2d)
+    assert not hasattr(plain, "drop1")
+    with pytest.raises(RecipeError, match="resnet18: unknown option 'dropout'"):
+        make_net(recipe(net={"name": "resnet18", "dropout": 0.25}), example, classes=10)
+
+
+def test_the_ann_twin_of_a_network_is_a_kind_of_neuron():
+    options = {"timesteps": 1, "neuron": {"kind": "relu"}}
+    ann, net = (make_net(recipe(net=changes), torch.zeros(1, 1, 28, 28), 10) for changes in (options, {"timesteps": 8}))
+    assert torch.equal(ann.conv1.weight, net.conv1.weight)
+    net.load_state_dict(ann.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -119,6 +145,8 @@ def test_every_option_of_a_neuron_can_be_asked_for():
         ({"net": {"name": "mlp"}}, ["net.width", "deep network", 'name = "vgg9"']),
         ({"net": {"neuron": {"taw": 2.0}}}, ["net.neuron.taw: unknown key", "'tau'"]),
         ({"net": {"width": 0}}, ["net.width", "greater than 0"]),
+        ({"net": {"norm": "layer"}}, ["net.norm", "'batch'", "'layer'"]),
+        ({"net": {"dropout": 1.0}}, ["net.dropout", "less than 1"]),
         ({"net": {"coding": "events"}}, ["net.coding", "'direct'"]),
         ({"net": 3}, ["net: ", "not 3"]),
         ({"data": EVENTS, "net": {"coding": "direct"}}, ["net.coding", "nmnist-1k holds events"]),

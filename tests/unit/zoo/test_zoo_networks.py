@@ -77,7 +77,8 @@ def test_a_view_sees_every_network(name):
 @pytest.mark.parametrize("name", zoo.networks())
 def test_all_networks_take_the_same_options(name):
     known = inspect.signature(getattr(zoo, name)).parameters
-    assert list(known) == ["classes", "timesteps", "image", "width", "neuron", "coding"]
+    own = ["norm", "dropout"] if name in ("vgg9", "vgg11") else []
+    assert list(known) == ["classes", "timesteps", "image", "width", "neuron", "coding", *own]
 
 
 @pytest.mark.parametrize("kind", ["if", "lif", "plif"])

@@ -32,7 +32,7 @@ def test_a_neuron_is_built_as_told():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "fil"}, r"unknown kind 'fil'\. There are: if, lif, plif"),
+        ({"kind": "fil"}, r"unknown kind 'fil'\. There are: if, lif, plif, relu"),
         ({"reset": "sotf"}, "unknown reset 'sotf'; did you mean 'soft'"),
         ({"surrogate": "atann"}, "unknown surrogate 'atann'; did you mean 'atan'"),
         ({"tau": 1.0}, "tau is 1.0"),

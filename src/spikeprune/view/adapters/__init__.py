@@ -38,6 +38,14 @@ class Adapter(Protocol):
         """
         ...
 
+    def threshold(self, neuron: nn.Module) -> float | Tensor:
+        """Return the charge at which neurons fire: one number, or a tensor with one for each.
+
+        Raises:
+            MeasureError: the neuron fires by another rule, as far as is known here.
+        """
+        ...
+
     def charge(self, neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float | Tensor]:
         """Return the charge that a neuron reaches when called with these arguments from its present state, and its threshold.
 

@@ -46,6 +46,14 @@ def leak(neuron: nn.Module) -> float:
     return float(beta.detach().clamp(0, 1).mean())
 
 
+def threshold(neuron: nn.Module) -> Tensor:
+    """Return the threshold; known of Leaky alone."""
+    if type(neuron) is not Leaky:
+        raise MeasureError(f"the threshold of a {type(neuron).__name__} neuron is not known here; of snnTorch it is of Leaky.")
+    found: Tensor = neuron.threshold  # type: ignore[assignment]
+    return found.detach()
+
+
 def charge(neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float | Tensor]:
     """Run the copy: a Leaky neuron that resets a step later is left with its charge."""
     if type(neuron) is not Leaky or not neuron.reset_delay:
@@ -54,17 +62,17 @@ def charge(neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float 
         )
     neuron(*args, **kwargs)
     mem: Tensor = neuron.mem  # type: ignore[assignment]
-    threshold: Tensor = neuron.threshold  # type: ignore[assignment]
-    return mem, threshold
+    level: Tensor = neuron.threshold  # type: ignore[assignment]
+    return mem, level
 
 
 def membrane(neuron: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Take from the charge what the reset takes, though snnTorch itself does so a step later."""
-    mem, threshold = charge(neuron, *args, **kwargs)
-    fired = (mem > threshold).to(mem.dtype)
+    mem, level = charge(neuron, *args, **kwargs)
+    fired = (mem > level).to(mem.dtype)
     kind = neuron.reset_mechanism
     if kind == "subtract":
-        return mem - fired * threshold
+        return mem - fired * level
     return mem * (1 - fired) if kind == "zero" else mem
 
 

@@ -58,11 +58,17 @@ def leak(neuron: nn.Module) -> float:
     return 1.0
 
 
+def threshold(neuron: nn.Module) -> float | Tensor:
+    """Return v_threshold; known of those whose leak is."""
+    level = _known(neuron, "threshold").v_threshold
+    return level.detach() if isinstance(level, Tensor) else float(level)
+
+
 def charge(neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float | Tensor]:
     """Run the copy step by step with a threshold that nothing reaches, and fire and reset it by hand."""
     node = _known(neuron, "charge")
-    threshold = float(node.v_threshold)
-    return _course(node, *args, **kwargs)[0], threshold
+    level = float(node.v_threshold)
+    return _course(node, *args, **kwargs)[0], level
 
 
 def membrane(neuron: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -72,13 +78,13 @@ def membrane(neuron: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
 
 def _course(node: BaseNode, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     """Give charge and membrane, each of the input's shape."""
-    sequence, threshold = takes_sequence(node), float(node.v_threshold)
+    sequence, level = takes_sequence(node), float(node.v_threshold)
     node.step_mode, node.v_threshold = "s", NEVER
     charges, membranes = [], []
     for x in args[0] if sequence else args[0].unsqueeze(0):
         node(x, **kwargs)
         charges.append(node.v)
-        _fire(node, threshold)
+        _fire(node, level)
         membranes.append(node.v)
     return (torch.stack(charges), torch.stack(membranes)) if sequence else (charges[0], membranes[0])
 
@@ -99,9 +105,9 @@ def _own(kind: type, name: str) -> Any:
     return inspect.unwrap(method) if callable(method) else method
 
 
-def _fire(neuron: BaseNode, threshold: float) -> None:
-    low = neuron.v - threshold if neuron.v_reset is None else torch.full_like(neuron.v, neuron.v_reset)
-    neuron.v = torch.where(neuron.v >= threshold, low, neuron.v)
+def _fire(neuron: BaseNode, level: float) -> None:
+    low = neuron.v - level if neuron.v_reset is None else torch.full_like(neuron.v, neuron.v_reset)
+    neuron.v = torch.where(neuron.v >= level, low, neuron.v)
 
 
 def reset(module: nn.Module) -> None:
