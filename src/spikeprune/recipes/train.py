@@ -46,13 +46,15 @@ class Bench:
         objective: what training minimizes.
     """
 
-    def __init__(self, net: nn.Module, example: Tensor, machine: Machine, objective: Objective = PLAIN) -> None:
+    def __init__(
+        self, net: nn.Module, example: Tensor, machine: Machine, objective: Objective = PLAIN, *, spiking: bool = True
+    ) -> None:
         fabric = make_fabric(machine)
         self.net, self.objective = net.to(fabric.device), objective
         if machine.channels_last is True or (machine.channels_last == "auto" and fabric.device.type == "cuda"):
             self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._autocast = fabric.autocast
-        self.view: ModelView = model_view(self.net, example.to(fabric.device), forward=self._run)
+        self.view: ModelView = model_view(self.net, example.to(fabric.device), forward=self._run, spiking=spiking)
 
     def _run(self, net: nn.Module, x: Tensor) -> Tensor:
         with self._autocast():

@@ -55,4 +55,11 @@ STUDIES = {
         "fashion-sample",
         open=True,
     ),
+    "stprune": Entry(
+        "spikeprune.studies.stprune.study",
+        "STPrune (Chowdhury, Garg, Roy 2021, arXiv:2104.12528): widths by principal components, fewer timesteps, fewer bits, energy, noise",
+        ("fashion-mnist", "nmnist-1k", "nmnist", "cifar10", "fashion-sample"),
+        "fashion-sample",
+        open=True,
+    ),
 }

@@ -77,9 +77,19 @@ class Lab:
         return float((self._run.folder.finished(DENSE) or {}).get("seconds", 0.0))
 
     @property
+    def path(self) -> Path:
+        """Where the seed's networks are kept."""
+        return self._run.folder.path
+
+    @property
     def splits(self) -> Splits:
         """The data."""
         return self._run.splits
+
+    @property
+    def classes(self) -> int:
+        """Classes of the data."""
+        return self._run.found.classes
 
     def copy(self) -> Bench:
         """Copy the trained dense network."""

@@ -59,6 +59,30 @@ def _each(rate: Callable[[int], None], before: Callable[[int], None], done: int,
     before(done + step)
 
 
+def fit(lab: Lab, bench: Bench, batches: int, *, name: str) -> int:
+    """Train a network with the dense network's recipe, so many batches with a warm-up before the cosine; returns how many it took.
+
+    Args:
+        lab: the seed's ground.
+        bench: the network.
+        batches: how many, at least; rounds of an epoch or less.
+        name: what the training is for: which samples are drawn.
+    """
+    table, seed = lab.recipe.train, lab.recipe.seed
+    recalibrate(bench.view, lab.for_norms)
+    optimizer = bench.optimizer(table)
+    clip_gradients(optimizer, table.clip)
+    rate, done = falling(optimizer, table.lr, batches), 0
+    while done < batches:
+        part = lab.some(min(lab.steps, batches - done) * table.batch, f"{name}-on", done)
+        each = partial(_each, rate, _nothing, done)
+        epoch(bench, optimizer, part, batch=table.batch, seed=draw(seed, name, done), before=each, after=_nothing)
+        done += -(-len(part.y) // table.batch)
+    recalibrate(bench.view, lab.for_norms)
+    bench.view.reset()
+    return done
+
+
 def falling(optimizer: Optimizer, lr: float, steps: int) -> Callable[[int], None]:
     """Set the learning rate before each step: a rise, then a cosine to zero."""
     warm = max(1, round(WARM * steps))

@@ -11,17 +11,16 @@ from spikeprune.methods import Slimming
 from spikeprune.norms import recalibrate
 from spikeprune.pruner import Pruner
 from spikeprune.recipes.losses import loss_fn
-from spikeprune.recipes.train import Bench, accuracies, accuracy, draw
-from spikeprune.report import profile
+from spikeprune.recipes.train import Bench, accuracy, draw, seeded
 from spikeprune.shrink import channel_masks, shrink
 from spikeprune.studies.lab import Lab
+from spikeprune.studies.measured import measured
 from spikeprune.studies.retrain import held_out, retrain
 from spikeprune.studies.sca.contenders import OURS, PENALTY, build
-from spikeprune.studies.sca.latency import macs, ratios
+from spikeprune.studies.sca.latency import ratios
 from spikeprune.studies.sca.settings import Settings
 from spikeprune.studies.trial import Trial
 
-PROFILED = 500  # test samples whose operations are counted
 COMPARED = 32  # training samples on which the smaller network must emit the same spikes, besides the view's example
 TIMED = ("sca", "l1 uniform")
 
@@ -106,34 +105,13 @@ def smaller(lab: Lab, pruner: Pruner) -> Bench:
     return Bench(small, view.example, lab.recipe.machine)
 
 
-def measured(lab: Lab, bench: Bench) -> dict[str, Any]:
-    """Measure a smaller network on held-out data: accuracies, size, operations, channels and rates by layer."""
-    top1, top5 = accuracies(bench, held_out(lab), (1, 5))
-    batch = [next(lab.splits.test.batches(min(PROFILED, len(lab.splits.test.y))))[0]]
-    report = profile(bench.view, batch)
-    return {
-        "accuracy": top1,
-        "top5": top5,
-        "parameters": sum(param.numel() for param in bench.net.parameters()),
-        "macs": macs(bench.view),
-        "synops": report.synops_effective,
-        "energy_pj": report.energy_pj,
-        "channels": [layer.weight.shape[0] for layer in bench.view.layers],
-        "rates": [sum(rate) / len(rate) for rate in report.rates.values()],
-    }
-
-
-def whole(lab: Lab) -> Mapping[str, Any]:
-    """Measure the dense network."""
-    return measured(lab, lab.copy())
-
-
 def structure(lab: Lab, name: str, settings: Settings, density: float) -> Bench:
     """Give an untrained network whose layers are as wide as a contender left them."""
     for kept, pruner, _ in stops(lab, name, settings):
         if kept == density:
             fresh = lab.untrained()
             masks = {layer: pruner.masks[layer].flatten(1).any(1) for layer in pruner.masks.gates}
-            net = shrink(fresh.view, channel_masks(fresh.view, masks), reinit=True)
+            with seeded(draw(lab.recipe.seed, "scratch", "weights")):
+                net = shrink(fresh.view, channel_masks(fresh.view, masks), reinit=True)
             return Bench(net, fresh.view.example, lab.recipe.machine)
     raise SparsityError(f"{name} has no stop at {density}.")

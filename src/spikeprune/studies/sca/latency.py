@@ -1,50 +1,18 @@
-"""How long the smaller network takes beside the dense one, in turns in one process, and how much it computes."""
+"""How long the smaller network takes beside the dense one, in turns in one process, against the ratio of what they compute."""
 
 import time
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikeprune.recipes.train import Bench
 from spikeprune.studies.lab import Lab
+from spikeprune.studies.measured import macs
 from spikeprune.view.model_view import ModelView
 
 SIZES = (1, 64)  # samples a batch
-
-
-def macs(view: ModelView) -> float:
-    """Count the multiply-accumulates of all synaptic layers a sample, as a dense engine does them, over all timesteps."""
-    counts: list[float] = []
-
-    def hook(module: nn.Module, _: Any, output: Tensor) -> None:
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        counts.append(output.numel() / weight.shape[0] * weight.numel())
-
-    handles = [layer.module.register_forward_hook(hook) for layer in view.layers]
-    try:
-        with view.undisturbed(), torch.no_grad():
-            view(view.example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sum(counts) / samples(view)
-
-
-def samples(view: ModelView) -> int:
-    """Count the samples of the view's example."""
-    first, seen = view.layers[0], []
-    handle = first.module.register_forward_pre_hook(
-        lambda _, args: seen.append(first.by_timestep(args[0], view.timesteps).shape[1])
-    )
-    try:
-        with view.undisturbed(), torch.no_grad():
-            view(view.example)
-    finally:
-        handle.remove()
-    return int(seen[0])
 
 
 def ratios(lab: Lab, small: Bench, pairs: int) -> dict[str, Any]:

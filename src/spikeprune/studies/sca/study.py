@@ -8,8 +8,9 @@ from spikeprune.recipes.phase import Watch
 from spikeprune.studies.deep import Asked, conducted, facts
 from spikeprune.studies.lab import Lab
 from spikeprune.studies.ledger import Row
+from spikeprune.studies.measured import whole
 from spikeprune.studies.rows import Rows
-from spikeprune.studies.sca.chain import chains, whole
+from spikeprune.studies.sca.chain import chains
 from spikeprune.studies.sca.scratch import scratch
 from spikeprune.studies.sca.sections import SECTIONS, Told
 from spikeprune.studies.sca.settings import Settings, settings_of

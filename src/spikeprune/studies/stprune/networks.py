@@ -1,0 +1,204 @@
+"""The networks of one seed by name. Each is made once, from those before it, and kept in the seed's folder.
+
+=============  ==========================================================================================
+dense          the wide SNN, as the recipe trains it
+ann            its twin with ReLU for neurons, T = 1
+slim           significant widths, weights drawn anew, trained as the dense one: stages A and B of the paper
+leading        the same widths, with the trained weights of the channels that lead
+uniform        every layer by one factor, no more parameters, drawn anew
+short          slim, at the smallest T within the budget: stage C
+dense short    dense, alike
+sudden         slim's widths trained from scratch at the T of short, as many batches as both together
+=============  ==========================================================================================
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikeprune import temporal
+from spikeprune.errors import MeasureError
+from spikeprune.files import read_json, write_json
+from spikeprune.kernel.schedules import stages
+from spikeprune.masks import Masks
+from spikeprune.measure import measure
+from spikeprune.methods import STPrune
+from spikeprune.plan import ShrinkPlan
+from spikeprune.recipes.train import Bench, accuracy, draw, make_net, seeded
+from spikeprune.saved import load, save
+from spikeprune.shrink import channel_masks, plan_shrink, shrink
+from spikeprune.studies.lab import Batches, Lab
+from spikeprune.studies.measured import PROFILED
+from spikeprune.studies.retrain import fit, held_out, retrain
+from spikeprune.studies.stprune.settings import Settings
+from spikeprune.temporal import Descent, Level, truncate
+
+Made = tuple[Bench, ShrinkPlan | None, dict[str, Any]]
+MEASURED = 128  # samples a batch of the principal components
+
+
+def network(lab: Lab, settings: Settings, name: str) -> tuple[Bench, Mapping[str, Any]]:
+    """Give a network and what is known of how it came about; made now unless it is kept."""
+    if name == "dense":
+        return lab.copy(), {}
+    file = lab.path / "stprune" / f"{name.replace(' ', '-')}.safetensors"
+    if not (told := file.with_suffix(".json")).exists():
+        bench, plan, facts = MAKE[name](lab, settings)
+        file.parent.mkdir(exist_ok=True)
+        save(file, bench.net, plan=plan)
+        write_json(told, facts)
+    facts = dict(read_json(told))
+    example = lab.copy().view.example
+    form = make_twin(lab) if name == "ann" else lab.untrained().net
+    bench = Bench(load(file, form)[0], example, lab.recipe.machine, spiking=name != "ann")
+    if (steps := facts.get("timesteps")) is not None:
+        bench.view = truncate(bench.view, steps, rebin=lab.recipe.data.events)
+    return bench, facts
+
+
+def batches(lab: Lab) -> int:
+    """Count the batches of the dense training."""
+    return lab.recipe.train.epochs * lab.steps
+
+
+def make_twin(lab: Lab) -> nn.Module:
+    """Build the network with ReLU for neurons, untrained: it sees an image once."""
+    recipe: Any = lab.recipe
+    table = recipe.net.model_copy(
+        update={"timesteps": 1, "coding": "direct", "neuron": recipe.net.neuron.model_copy(update={"kind": "relu"})}
+    )
+    return make_net(recipe.model_copy(update={"net": table}, deep=True), lab.untrained().view.example, lab.classes)
+
+
+def ann(lab: Lab, _: Settings) -> Made:
+    """Train the twin with the dense network's recipe."""
+    bench = Bench(make_twin(lab), lab.copy().view.example, lab.recipe.machine, spiking=False)
+    fit(lab, bench, batches(lab), name="ann")
+    return bench, None, {}
+
+
+def places(lab: Lab, settings: Settings) -> Batches:
+    """Give the training samples that principal components are measured on."""
+    return list(lab.some(settings.samples, "places").batches(MEASURED))
+
+
+def significant(lab: Lab, settings: Settings) -> tuple[float, Masks]:
+    """Find the first variance whose widths leave few enough parameters."""
+    bench = lab.copy()
+    whole = sum(param.numel() for param in bench.net.parameters())
+    layers, stats = bench.view.channel_layers(), measure(bench.view, places(lab, settings), STPrune().needs)
+    for variance in settings.variances:
+        masks = STPrune(variance)(layers, stats, Masks({}))
+        if parameters(bench.net, plan_shrink(bench.view, masks)) * settings.compress <= whole:
+            return variance, masks
+    raise MeasureError(
+        f"no variance of {', '.join(f'{v:g}' for v in settings.variances)} leaves one parameter in {settings.compress:g}."
+    )
+
+
+def parameters(net: nn.Module, plan: ShrinkPlan) -> int:
+    """Count the parameters that a plan leaves."""
+    kept = {name: {axis: len(stay) for axis, (stay, _) in axes.items()} for name, axes in plan.keeps.items()}
+    shapes = [[kept.get(name, {}).get(axis, n) for axis, n in enumerate(p.shape)] for name, p in net.named_parameters()]
+    return sum(int(torch.tensor(shape).prod()) for shape in shapes)
+
+
+def slim(lab: Lab, settings: Settings) -> Made:
+    """Draw the narrower network anew and train it as the dense one was."""
+    variance, masks = significant(lab, settings)
+    return (*_anew(lab, masks, "slim"), {"variance": variance})
+
+
+def leading(lab: Lab, settings: Settings) -> Made:
+    """Keep the weights of the channels that lead, and train on as long."""
+    variance, masks = significant(lab, settings)
+    view = lab.copy().view
+    plan, small = plan_shrink(view, masks), shrink(view, masks)
+    bench = Bench(small, view.example, lab.recipe.machine)
+    fit(lab, bench, batches(lab), name="leading")
+    return bench, plan, {"variance": variance}
+
+
+def uniform(lab: Lab, settings: Settings) -> Made:
+    """Narrow every layer by the largest factor that takes no more parameters than the significant widths."""
+    bench = lab.untrained()
+    most = parameters(bench.net, plan_shrink(bench.view, significant(lab, settings)[1]))
+    for percent in range(99, 0, -1):
+        masks = channel_masks(bench.view, {x.name: _first(x.weight.shape[0], percent) for x in bench.view.channel_layers()})
+        if parameters(bench.net, plan_shrink(bench.view, masks)) <= most:
+            return (*_anew(lab, masks, "uniform"), {"percent": percent})
+    raise MeasureError(f"no network that is narrowed alike has at most {most} parameters.")
+
+
+def _first(channels: int, percent: int) -> torch.Tensor:
+    return torch.arange(channels) < max(1, round(channels * percent / 100))
+
+
+def _anew(lab: Lab, masks: Masks, name: str, timesteps: int | None = None, more: int = 0) -> tuple[Bench, ShrinkPlan]:
+    view = lab.untrained().view
+    with seeded(draw(lab.recipe.seed, name, "weights")):
+        plan, small = plan_shrink(view, masks), shrink(view, masks, reinit=True)
+    bench = Bench(small, view.example, lab.recipe.machine)
+    if timesteps is not None:
+        bench.view = truncate(bench.view, timesteps, rebin=lab.recipe.data.events)
+    fit(lab, bench, batches(lab) + more, name=name)
+    return bench, plan
+
+
+def short(lab: Lab, settings: Settings, start: str) -> Made:
+    """Let T fall level by level; the network of the smallest T within the budget is kept."""
+    bench, _ = network(lab, settings, start)
+    tested: list[float] = []
+    states: list[dict[str, Any]] = []
+
+    def train(view: Any, epoch: int) -> None:
+        bench.view = view
+        retrain(lab, bench, bench.optimizer(lab.recipe.prune), epoch, settings.batches)
+
+    def evaluate(view: Any) -> float:
+        bench.view = view
+        states.append({name: value.clone() for name, value in bench.net.state_dict().items()})
+        tested.append(accuracy(bench, held_out(lab)))
+        return accuracy(bench, lab.splits.validation)
+
+    descent = Descent(stages(settings.levels, every=1), len(settings.levels), rebin=lab.recipe.data.events)
+    sample = [next(lab.splits.test.batches(PROFILED))]
+    found = temporal.shorten(bench.view, descent, train=train, evaluate=evaluate, calibration=sample)
+    rows = [_row(level, accuracy) for level, accuracy in zip(found.levels, tested, strict=True)]
+    within = [row["validation"] >= rows[0]["validation"] - settings.budget - 1e-9 for row in rows]
+    last = within.index(False) - 1 if False in within else len(rows) - 1
+    bench.net.load_state_dict(states[last])
+    plan = None if start == "dense" else slim_plan(lab, settings)
+    return bench, plan, {"timesteps": settings.levels[last], "levels": rows}
+
+
+def _row(level: Level, tested: float) -> dict[str, Any]:
+    told = {"timesteps": level.timesteps, "validation": level.accuracy, "accuracy": tested}
+    return {**told, "spikes": level.spikes, "synops": level.synops, "energy_pj": level.energy_pj}
+
+
+def slim_plan(lab: Lab, settings: Settings) -> ShrinkPlan:
+    """Give the plan of the significant widths again."""
+    return plan_shrink(lab.copy().view, significant(lab, settings)[1])
+
+
+def sudden(lab: Lab, settings: Settings) -> Made:
+    """Train the significant widths from scratch at the T of `short`."""
+    steps = network(lab, settings, "short")[1]["timesteps"]
+    tuned = (settings.levels.index(steps) + 1) * settings.batches * lab.recipe.prune.batch // lab.recipe.train.batch
+    bench, plan = _anew(lab, significant(lab, settings)[1], "sudden", steps, tuned)
+    return bench, plan, {"timesteps": steps}
+
+
+MAKE: dict[str, Callable[[Lab, Settings], Made]] = {
+    "ann": ann,
+    "slim": slim,
+    "leading": leading,
+    "uniform": uniform,
+    "short": partial(short, start="slim"),
+    "dense short": partial(short, start="dense"),
+    "sudden": sudden,
+}

@@ -1,0 +1,66 @@
+"""The whole study: its trials in order, its report, and how it survives being killed."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from spikeprune.recipes.phase import Watch
+from spikeprune.studies.deep import EVENTS, RECIPES, Asked, conducted, facts
+from spikeprune.studies.lab import Lab
+from spikeprune.studies.ledger import Row
+from spikeprune.studies.rows import Rows
+from spikeprune.studies.stprune.sections import SECTIONS, Told
+from spikeprune.studies.stprune.settings import Settings, settings_of
+from spikeprune.studies.stprune.trials import trials
+from spikeprune.studies.study import Study
+
+TITLE = "STPrune: fewer channels, timesteps and bits"
+PAPER = "Chowdhury, Garg, Roy, Spatio-Temporal Pruning and Quantization for Low-latency Spiking Neural Networks, IJCNN 2021, arXiv:2104.12528."
+
+
+def run(
+    data: str,
+    path: str | os.PathLike[str],
+    *,
+    seeds: int = 3,
+    quick: bool = False,
+    watch: Watch | None = None,
+    fresh: bool = False,
+    overrides: Sequence[str] = (),
+) -> Study:
+    """Train the dense networks, run every trial that is not done yet, and write the report.
+
+    Args:
+        data: one of `deep.RECIPES`.
+        path: the folder of the study; a study that is there is gone on with, for more seeds as well.
+        seeds: how many, from 0 on.
+        quick: fewer levels and bits of a smaller network.
+        watch: is told about progress.
+        fresh: delete a study that is there and start anew.
+        overrides: of the recipe: "net.name=vgg9", "net.width=0.5".
+
+    Raises:
+        RecipeError: a data set that the study has no recipe for, or an override that is impossible or not the user's to make.
+        StorageError: the folder holds another study, or cannot be written.
+        MeasureError: trials failed; told once all others are done, and tried again the next time.
+    """
+    asked, settings = Asked("stprune", data, quick, tuple(overrides)), settings_of(data, quick)
+    todo = list(trials(settings, events=RECIPES[data] == EVENTS))
+    labs, rows = conducted(asked, Path(path), settings, todo, seeds=seeds, watch=watch, fresh=fresh)
+    study = told(asked, settings, labs, rows)
+    study.write(Path(path))
+    return study
+
+
+def told(asked: Asked, settings: Settings, labs: Sequence[Lab], rows: Sequence[Row]) -> Study:
+    """Turn rows into the report."""
+    lab = labs[0]
+    layers = tuple(layer.name for layer in lab.copy().view.channel_layers())
+    known = Told(Rows(rows), settings, layers, lab.recipe.data.events)
+    found = facts(asked, settings.batches, lab.recipe.prune.calibration, labs, rows)
+    intro = (
+        f"{PAPER} Measured on {asked.data} with {found['network']}; seeds {found['seeds']}. Not the paper's training: norms, direct coding or events, and "
+        "surrogate gradients from the start, in few epochs, where the paper trains an ANN for hundreds and converts it; that way is in a section of its own."
+    )
+    sections = [section for make in SECTIONS if (section := make(known)) is not None]
+    return Study(TITLE, intro, sections, found, Rows(rows))
