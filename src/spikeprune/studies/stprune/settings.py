@@ -61,6 +61,8 @@ EVENTS = Settings(
     noisy=300,
     hybrid=(),
 )
+# For a GPU: the paper's network, at a few timesteps of direct coding.
+CIFAR = Settings(overrides=("net.name=vgg9", "net.timesteps=8"), batches=4000, samples=6400)
 QUICK = Settings(
     overrides=deep.QUICK,
     variances=(0.99, 0.9, 0.7),
@@ -80,4 +82,6 @@ def settings_of(data: str, quick: bool) -> Settings:
     """Give the settings that suit a data set."""
     if quick:
         return QUICK
+    if data == "cifar10":
+        return CIFAR
     return EVENTS if deep.RECIPES[data] == deep.EVENTS else FULL

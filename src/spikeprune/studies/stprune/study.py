@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from spikeprune.errors import RecipeError
 from spikeprune.recipes.phase import Watch
-from spikeprune.studies.deep import EVENTS, RECIPES, Asked, conducted, facts
+from spikeprune.studies.deep import EVENTS, RECIPES, Asked, conducted, facts, recipe_of
 from spikeprune.studies.lab import Lab
 from spikeprune.studies.ledger import Row
 from spikeprune.studies.rows import Rows
@@ -45,11 +46,21 @@ def run(
         MeasureError: trials failed; told once all others are done, and tried again the next time.
     """
     asked, settings = Asked("stprune", data, quick, tuple(overrides)), settings_of(data, quick)
+    _refuse_short(recipe_of(settings, data, 0, overrides).net.timesteps, settings)
     todo = list(trials(settings, events=RECIPES[data] == EVENTS))
     labs, rows = conducted(asked, Path(path), settings, todo, seeds=seeds, watch=watch, fresh=fresh)
     study = told(asked, settings, labs, rows)
     study.write(Path(path))
     return study
+
+
+def _refuse_short(timesteps: int, settings: Settings) -> None:
+    """Refuse a network that cannot run the first level."""
+    if timesteps < settings.levels[0]:
+        levels = ", ".join(map(str, settings.levels))
+        raise RecipeError(
+            f"the study's levels are T = {levels}, but net.timesteps is {timesteps}. Leave it out, or set {settings.levels[0]} or more."
+        )
 
 
 def told(asked: Asked, settings: Settings, labs: Sequence[Lab], rows: Sequence[Row]) -> Study:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from spikeprune.errors import RecipeError
 from spikeprune.metrics import HOROWITZ_45NM
 from spikeprune.report.markdown import markdown
 from spikeprune.report.page import render
@@ -10,7 +11,8 @@ from spikeprune.studies.deep import RECIPES
 from spikeprune.studies.rows import Rows
 from spikeprune.studies.stprune.sections import SECTIONS, Told, bits, hybrid, noise, stages, time, widths
 from spikeprune.studies.stprune.sections.words import paper_energy
-from spikeprune.studies.stprune.settings import EVENTS, FULL, QUICK, Settings, settings_of
+from spikeprune.studies.stprune.settings import CIFAR, EVENTS, FULL, QUICK, Settings, settings_of
+from spikeprune.studies.stprune.study import run
 from spikeprune.studies.stprune.trials import SCHEMES, noises, trials
 
 SEEDS = (0, 1, 2)
@@ -161,10 +163,11 @@ def test_settings_suit_the_data():
     assert settings_of("fashion-mnist", False) is FULL
     assert settings_of("nmnist-1k", False) is EVENTS
     assert settings_of("nmnist-1k", True) is QUICK
+    assert settings_of("cifar10", False) is CIFAR
     assert set(STUDIES["stprune"].data) <= RECIPES.keys()
 
 
-@pytest.mark.parametrize(("settings", "events"), [(FULL, False), (EVENTS, True), (QUICK, False)])
+@pytest.mark.parametrize(("settings", "events"), [(FULL, False), (EVENTS, True), (QUICK, False), (CIFAR, False)])
 def test_every_network_comes_before_what_is_measured_of_it(settings, events):
     seen = set()
     for trial in trials(settings, events=events):
@@ -174,3 +177,17 @@ def test_every_network_comes_before_what_is_measured_of_it(settings, events):
             assert trial.facts["name"] in seen
     kinds = noises(settings, events=events)
     assert set(kinds) == ({"deleted", "moved"} if events else {"gaussian"})
+
+
+@pytest.mark.parametrize(
+    ("data", "override", "message"),
+    [
+        ("fashion-sample", "net.timesteps=1", "levels are T = 2, 1, but net.timesteps is 1"),
+        ("fashion-sample", "prune.layers=['fc']", "the study decides prune.layers itself"),
+        ("mnist", "net.width=0.5", "the study runs on"),
+    ],
+)
+def test_what_is_not_the_users_is_refused_before_anything_is_written(data, override, message, tmp_path):
+    with pytest.raises(RecipeError, match=message):
+        run(data, tmp_path / "out", quick=True, overrides=[override])
+    assert not (tmp_path / "out").exists()
