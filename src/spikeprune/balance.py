@@ -166,10 +166,14 @@ def _count(name: str, histogram: Histogram) -> Any:
 
 
 def _check_options(percentile: float, scale: float) -> None:
-    if not 0 < percentile <= 100:
-        raise QuantizeError(f"the percentile is {percentile}, but must lie in (0, 100]; the paper's is 99.9.")
-    if not 0 < scale < math.inf:
-        raise QuantizeError(f"the scale of the thresholds is {scale}, but must be a number above 0; 1 leaves them as measured.")
+    if not _number(percentile) or not 0 < percentile <= 100:
+        raise QuantizeError(f"the percentile is {percentile!r}, but must be a number in (0, 100]; the paper's is 99.9.")
+    if not _number(scale) or not 0 < scale < math.inf:
+        raise QuantizeError(f"the scale of the thresholds is {scale!r}, but must be a number above 0; 1 leaves them as measured.")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _threshold(view: ModelView, name: str) -> float:

@@ -206,6 +206,10 @@ class Pruner:
         layers: str | Iterable[str] | None = None,
     ) -> None:
         _check_schedule(schedule)
+        if getattr(method, "untargeted", False):
+            raise MethodError(
+                f"{type(method).__name__} takes from the data how much it removes, so no schedule can drive it; call prune(view, method, calibration=...)."
+            )
         self.view, self.schedule = view, schedule
         self._decision = _Decision(view, method, chosen(view, layers, method), calibration, loss_fn)
         self.masks = Masks({})

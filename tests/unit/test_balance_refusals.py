@@ -114,7 +114,7 @@ def test_neurons_of_unknown_dynamics_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"percentile": 0}, "percentile is 0"), ({"percentile": 100.1}, r"percentile is 100\.1"), ({"percentile": float("nan")}, "percentile is nan"),
+        ({"percentile": 0}, "percentile is 0"), ({"percentile": "99.9"}, "percentile is '99.9'"), ({"scale": True}, "is True"), ({"percentile": 100.1}, r"percentile is 100\.1"), ({"percentile": float("nan")}, "percentile is nan"),
         ({"scale": 0.0}, r"scale of the thresholds is 0\.0"), ({"scale": -1}, "is -1"), ({"scale": float("inf")}, "is inf"),
     ],
 )  # fmt: skip

@@ -36,6 +36,7 @@ from spikeprune.stats import LayerStats, Need, Stats
 from spikeprune.view.layer import Layer, unit_name
 
 Reading = Literal["current", "charge"]
+ROUNDING = 1e-6  # share of the variance that sums in float32 may make up
 NEEDS = {"current": Need.CURRENT_SCATTER, "charge": Need.CHARGE_SCATTER}
 
 
@@ -74,7 +75,7 @@ class STPrune:
     def __post_init__(self) -> None:
         if isinstance(self.variance, bool) or not isinstance(self.variance, int | float) or not 0 < self.variance <= 1:
             raise MethodError(
-                f"variance is {self.variance!r}, but is the share to explain, in (0, 1]; the paper's kind take 0.99 to 0.999."
+                f"variance is {self.variance!r}, but is the share to explain, in (0, 1]; analyses of this kind take 0.99 to 0.999."
             )
         if self.reading not in NEEDS:
             raise MethodError(f"reading is {self.reading!r}, but must be one of {', '.join(NEEDS)}.")
@@ -122,8 +123,14 @@ class STPrune:
             found = significant(scatter, self.variance)
         except MeasureError as error:
             raise MeasureError(f"layer {layer.name!r}: {error} Check its weights, or leave it out (layers=...).") from error
-        # What a linear map gives has no more dimensions than what it is given, whatever is added to each channel.
-        return min(found, layer.weight[0].numel() * getattr(layer.module, "groups", 1)) if len(family) == 1 else found
+        return found if len(family) > 1 else _bounded(found, scatter.spectrum, layer)
+
+
+def _bounded(found: int, spectrum: Tensor, layer: Layer) -> int:
+    """Count no more dimensions than a layer reads inputs, if what lies beyond is rounding: so it is unless something bends the path."""
+    inputs = layer.weight[0].numel() * getattr(layer.module, "groups", 1)
+    linear = float(spectrum[inputs:].sum()) <= ROUNDING * float(spectrum.sum())
+    return min(found, inputs) if linear else found
 
 
 def contraction(widths: Mapping[str, int]) -> str | None:

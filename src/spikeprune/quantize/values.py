@@ -99,7 +99,7 @@ class Quantization(Mapping[str, Quantized]):
 
     @torch.no_grad()
     def apply_(self, net: nn.Module) -> None:
-        """Write step * integers into a model of the same form, and round biases to their steps' last places.
+        """Write step * integers into a model of the same form, and round its own biases to their steps' last places.
 
         Raises:
             QuantizeError: the model has no such layer, or one of another shape; it is left as it was.
@@ -116,7 +116,10 @@ class Quantization(Mapping[str, Quantized]):
                 bias.copy_(exact_bias(bias, layer.step.to(bias.device)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write integers and steps as one safetensors file, in one step."""
+        """Write integers and steps as one safetensors file, in one step.
+
+        Biases, corrected or folded ones too, are the model's and not in it; save the model beside it.
+        """
         tensors: dict[str, Tensor] = {}
         for name, x in self.items():
             values = (x.integers, x.step, torch.tensor(x.bits), torch.tensor(x.snr, dtype=torch.double))

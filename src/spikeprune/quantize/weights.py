@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeprune.errors import EmptyCalibration, QuantizeError
+from spikeprune.errors import EmptyCalibration, NoPrunableLayers, QuantizeError
 from spikeprune.kernel.quantize import Clip, check_bits, from_integers, step_of, to_integers
 from spikeprune.measure import check_batches, parts, refuse_empty, run_batch
 from spikeprune.quantize.values import Quantization, Quantized
@@ -49,7 +49,7 @@ def quantize_(
     Raises:
         QuantizeError: bits outside 1 to 8; an unknown clip; a layer that no entry of bits fits; weights of half precision, or
             shared by two layers.
-        NoPrunableLayers: a name fits no layer.
+        NoPrunableLayers: a name fits no layer, or none is chosen.
         NonFinite: a weight is NaN or infinite.
         EmptyCalibration: a correction without batches.
 
@@ -85,6 +85,8 @@ def chosen(view: ModelView, bits: Bits, names: str | Iterable[str] | None) -> di
     layers = fits if names is None else view.select(names)
     if missing := [layer.name for layer in layers if layer not in fits]:
         raise QuantizeError(f"no entry of bits fits layer {missing[0]!r}; there are entries for {', '.join(table)}.")
+    if not layers:
+        raise NoPrunableLayers("no layer is left to quantize: bits or layers is empty. Name layers, or leave layers out for all.")
     check_weights(layers)
     _refuse_shared(view.net, layers)
     for layer in layers:

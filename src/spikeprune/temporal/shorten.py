@@ -72,7 +72,8 @@ class Descent:
             raise ScheduleError(
                 f"the last level begins at epoch {steps[-1]}, so epochs must be a whole number above it; got {self.epochs!r}."
             )
-        if self.budget is not None and not 0 <= self.budget < math.inf:
+        number = isinstance(self.budget, int | float) and not isinstance(self.budget, bool)
+        if self.budget is not None and not (number and 0 <= self.budget < math.inf):
             raise ScheduleError(f"the budget must be an accuracy of 0 or more, or None; got {self.budget!r}.")
 
     @property

@@ -77,6 +77,20 @@ def test_a_first_layer_is_bounded_by_what_it_reads():
     assert int(prune(view, STPrune(1.0), calibration=data)["0"].flatten(1).any(1).sum()) == 4
 
 
+@pytest.mark.parametrize("bend", ["resets", "a pool of maxima"])
+def test_what_bends_the_path_adds_dimensions_and_is_not_bounded(bend):
+    parts = [nn.Linear(2, 16), neuron.IFNode(v_reset=None), nn.Linear(16, 2)]
+    if bend == "a pool of maxima":
+        parts = [nn.Conv2d(1, 32, 3), nn.MaxPool2d(2), neuron.IFNode(), nn.Flatten(), nn.Linear(32 * 9, 2)]
+    torch.manual_seed(0)
+    shape, reading = ((2,), "charge") if bend == "resets" else ((1, 8, 8), "current")
+    view = model_view(nn.Sequential(*parts), noise(T, 2, *shape), forward=unroll)
+    method = STPrune(0.9999, reading)
+    data = [noise(T, 300, *shape)]
+    inputs = view.layers[0].weight[0].numel()
+    assert method.widths(view.channel_layers(), measure(view, data, method.needs))["0"] > inputs
+
+
 def test_a_residual_family_shares_its_width():
     view = model_view(Residual(), noise(T, 2, 2, 4, 4))
     method = STPrune(0.8)
@@ -142,8 +156,8 @@ def test_a_sparsity_means_nothing_to_it():
     view = model_view(jelly(), noise(T, 2, 2, 4, 4))
     with pytest.raises(SparsityError, match="STPrune takes from the data"):
         prune(view, STPrune(), 0.5, calibration=DATA)
-    with pytest.raises(SparsityError, match="STPrune takes from the data"):
-        Pruner(view, STPrune(), schedules.once(0.5), calibration=DATA).step()
+    with pytest.raises(MethodError, match="STPrune takes from the data.* prune"):
+        Pruner(view, STPrune(), schedules.staircase({1000: 0.5}), calibration=DATA)
     with pytest.raises(SparsityError, match="set variance"):
         STPrune()(view.channel_layers(), measure(view, DATA, STPrune().needs), Masks({}), 0.5)
 

@@ -111,6 +111,8 @@ def test_layers_of_one_number_of_bits():
         ({"bits": {"0": 0}}, QuantizeError, "bits is 0"),
         ({"bits": {"fc": 4}}, NoPrunableLayers, "no synaptic layer fits 'fc'"),
         ({"layers": "fc"}, NoPrunableLayers, "no synaptic layer fits 'fc'"),
+        ({"layers": []}, NoPrunableLayers, "no layer is left to quantize"),
+        ({"bits": {}}, NoPrunableLayers, "no layer is left to quantize"),
         ({"bits": {"0": 4}, "layers": ["0", "3"]}, QuantizeError, "no entry of bits fits layer '3'; there are entries for 0"),
         ({"clip": "median"}, QuantizeError, "no clip 'median'"),
         ({"bias_correction": True}, EmptyCalibration, r"held no batch\. Pass calibration="),

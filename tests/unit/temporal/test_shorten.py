@@ -274,7 +274,7 @@ def test_epochs_that_leave_a_level_none(epochs):
         Descent(STAIRS, epochs)
 
 
-@pytest.mark.parametrize("budget", [-0.01, math.nan, math.inf])
+@pytest.mark.parametrize("budget", [-0.01, math.nan, math.inf, "1%", True])
 def test_budgets_that_are_none(budget):
     with pytest.raises(ScheduleError, match="budget must be an accuracy of 0 or more, or None; got"):
         Descent(STAIRS, 5, budget)
