@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from spikeprune.studies.stprune import study
-from spikeprune.studies.stprune.settings import QUICK
+from spikeprune.studies.stprune.settings import QUICK, Hybrid
 
 pytestmark = pytest.mark.timeout(900)
 SMALL = (
@@ -20,7 +20,7 @@ SMALL = (
     "train.lr=0.01",
     "prune.batch=32",
 )
-FEW = replace(QUICK, overrides=SMALL, samples=64, batches=4, bits=(5,), noisy=50, hybrid=(2,))
+FEW = replace(QUICK, overrides=SMALL, samples=64, batches=4, bits=(5,), noisy=50, hybrid=Hybrid((2,), width=0.03125, tested=50))
 
 
 def numbers(rows):

@@ -34,6 +34,7 @@ QUICK = (
     "net.width=0.0625",
     "net.timesteps=2",
     "train.epochs=3",
+    "train.warmup=0",
     "train.batch=32",
     "prune.batch=32",
     "prune.calibration=2",

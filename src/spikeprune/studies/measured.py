@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikeprune.recipes.splits import Part
 from spikeprune.recipes.train import Bench, accuracies
 from spikeprune.report import profile
 from spikeprune.studies.lab import Lab
@@ -15,9 +16,9 @@ from spikeprune.view.model_view import ModelView
 PROFILED = 500  # test samples whose operations are counted
 
 
-def measured(lab: Lab, bench: Bench) -> dict[str, Any]:
+def measured(lab: Lab, bench: Bench, part: Part | None = None) -> dict[str, Any]:
     """Measure a smaller network on held-out data: accuracies, size, operations, channels and rates by layer."""
-    top1, top5 = accuracies(bench, held_out(lab), (1, 5))
+    top1, top5 = accuracies(bench, held_out(lab) if part is None else part, (1, 5))
     batch = [next(lab.splits.test.batches(min(PROFILED, len(lab.splits.test.y))))[0]]
     report = profile(bench.view, batch)
     return {
@@ -28,6 +29,8 @@ def measured(lab: Lab, bench: Bench) -> dict[str, Any]:
         "macs": macs(bench.view),
         "synops": report.synops_effective,
         "synops_dense": report.synops_dense,
+        "operations": report.operations,
+        "pixels": sum(x.synops_dense for x in report.layers[:1] if not x.binary_input),
         "energy_pj": report.energy_pj,
         "channels": [layer.weight.shape[0] for layer in bench.view.layers],
         "rates": [sum(rate) / len(rate) for rate in report.rates.values()],

@@ -12,6 +12,7 @@ from spikeprune.errors import RecipeError
 from spikeprune.zoo.names import unknown
 
 if TYPE_CHECKING:
+    from spikeprune.zoo.depth import shallower
     from spikeprune.zoo.mlp import SpikingMLP
     from spikeprune.zoo.neurons import Neuron
     from spikeprune.zoo.parts import SpikingNet
@@ -22,7 +23,7 @@ _VGG = dict.fromkeys(("sca_dvs", "six_conv_two_fc", "vgg9", "vgg11", "vgg16", "v
 _RESNET = dict.fromkeys(("preact_resnet18", "resnet18", "resnet19", "sew_resnet18"), "resnet")
 _NETWORKS = _VGG | _RESNET
 # public name -> our module that has it
-_HOME = _NETWORKS | {"Neuron": "neurons", "SpikingMLP": "mlp", "SpikingNet": "parts"}
+_HOME = _NETWORKS | {"Neuron": "neurons", "SpikingMLP": "mlp", "SpikingNet": "parts", "shallower": "depth"}
 
 
 def networks() -> tuple[str, ...]:
@@ -91,6 +92,7 @@ __all__ = [
     "resnet19",
     "sca_dvs",
     "sew_resnet18",
+    "shallower",
     "six_conv_two_fc",
     "vgg9",
     "vgg11",

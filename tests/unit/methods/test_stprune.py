@@ -156,7 +156,7 @@ def test_a_sparsity_means_nothing_to_it():
     view = model_view(jelly(), noise(T, 2, 2, 4, 4))
     with pytest.raises(SparsityError, match="STPrune takes from the data"):
         prune(view, STPrune(), 0.5, calibration=DATA)
-    with pytest.raises(MethodError, match="STPrune takes from the data.* prune"):
+    with pytest.raises(MethodError, match=r"STPrune takes from the data.* prune"):
         Pruner(view, STPrune(), schedules.staircase({1000: 0.5}), calibration=DATA)
     with pytest.raises(SparsityError, match="set variance"):
         STPrune()(view.channel_layers(), measure(view, DATA, STPrune().needs), Masks({}), 0.5)

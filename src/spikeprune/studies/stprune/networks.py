@@ -2,13 +2,15 @@
 
 =============  ==========================================================================================
 dense          the wide SNN, as the recipe trains it
-ann            its twin with ReLU for neurons, T = 1
-slim           significant widths, weights drawn anew, trained as the dense one: stages A and B of the paper
-leading        the same widths, with the trained weights of the channels that lead
+dense on       dense, trained on at its T by as many batches as T takes to fall
+ann, ann on    the twin with ReLU for neurons, alike
+slim           significant widths, weights drawn anew, trained by the dense network's recipe
+leading        the same widths, with the trained weights of the channels that lead, trained as long again
 uniform        every layer by one factor, no more parameters, drawn anew
-short          slim, at the smallest T within the budget: stage C
+shallow        slim without the layers from where dimensions begin to fall, if they do, drawn anew
+short          slim, at the smallest T within the budget
 dense short    dense, alike
-sudden         slim's widths trained from scratch at the T of short, as many batches as both together
+sudden         significant widths, from scratch at the T of short, by as many batches as slim and short together
 =============  ==========================================================================================
 """
 
@@ -25,17 +27,20 @@ from spikeprune.files import read_json, write_json
 from spikeprune.kernel.schedules import stages
 from spikeprune.masks import Masks
 from spikeprune.measure import measure
-from spikeprune.methods import STPrune
+from spikeprune.methods import STPrune, contraction
 from spikeprune.plan import ShrinkPlan
+from spikeprune.recipes.splits import Part
 from spikeprune.recipes.train import Bench, accuracy, draw, make_net, seeded
 from spikeprune.saved import load, save
 from spikeprune.shrink import channel_masks, plan_shrink, shrink
 from spikeprune.studies.lab import Batches, Lab
 from spikeprune.studies.measured import PROFILED
-from spikeprune.studies.retrain import fit, held_out, retrain
+from spikeprune.studies.retrain import SMALL, fit, retrain
 from spikeprune.studies.stprune.settings import Settings
 from spikeprune.temporal import Descent, Level, truncate
+from spikeprune.zoo import shallower
 
+TWINS = ("ann", "ann on")
 Made = tuple[Bench, ShrinkPlan | None, dict[str, Any]]
 MEASURED = 128  # samples a batch of the principal components
 
@@ -52,8 +57,10 @@ def network(lab: Lab, settings: Settings, name: str) -> tuple[Bench, Mapping[str
         write_json(told, facts)
     facts = dict(read_json(told))
     example = lab.copy().view.example
-    form = make_twin(lab) if name == "ann" else lab.untrained().net
-    bench = Bench(load(file, form)[0], example, lab.recipe.machine, spiking=name != "ann")
+    form: Any = make_twin(lab) if name in TWINS else lab.untrained().net
+    if (left_out := facts.get("from")) is not None:
+        form = shallower(form, left_out)
+    bench = Bench(load(file, form)[0], example, lab.recipe.machine, spiking=name not in TWINS)
     if (steps := facts.get("timesteps")) is not None:
         bench.view = truncate(bench.view, steps, rebin=lab.recipe.data.events)
     return bench, facts
@@ -80,20 +87,29 @@ def ann(lab: Lab, _: Settings) -> Made:
     return bench, None, {}
 
 
+def on(lab: Lab, settings: Settings, start: str) -> Made:
+    """Train a network on, in as many rounds and batches as T takes to fall."""
+    bench, _ = network(lab, settings, start)
+    for stop in range(len(settings.levels)):
+        retrain(lab, bench, bench.optimizer(lab.recipe.prune), stop, settings.batches)
+    return bench, None, {}
+
+
 def places(lab: Lab, settings: Settings) -> Batches:
     """Give the training samples that principal components are measured on."""
     return list(lab.some(settings.samples, "places").batches(MEASURED))
 
 
-def significant(lab: Lab, settings: Settings) -> tuple[float, Masks]:
-    """Find the first variance whose widths leave few enough parameters."""
+def significant(lab: Lab, settings: Settings) -> tuple[float, Masks, dict[str, int]]:
+    """Find the first variance whose widths leave few enough parameters; gives it, masks and widths."""
     bench = lab.copy()
     whole = sum(param.numel() for param in bench.net.parameters())
     layers, stats = bench.view.channel_layers(), measure(bench.view, places(lab, settings), STPrune().needs)
     for variance in settings.variances:
-        masks = STPrune(variance)(layers, stats, Masks({}))
+        method = STPrune(variance)
+        masks = method(layers, stats, Masks({}))
         if parameters(bench.net, plan_shrink(bench.view, masks)) * settings.compress <= whole:
-            return variance, masks
+            return variance, masks, method.widths(layers, stats)
     raise MeasureError(
         f"no variance of {', '.join(f'{v:g}' for v in settings.variances)} leaves one parameter in {settings.compress:g}."
     )
@@ -108,13 +124,13 @@ def parameters(net: nn.Module, plan: ShrinkPlan) -> int:
 
 def slim(lab: Lab, settings: Settings) -> Made:
     """Draw the narrower network anew and train it as the dense one was."""
-    variance, masks = significant(lab, settings)
-    return (*_anew(lab, masks, "slim"), {"variance": variance})
+    variance, masks, _ = significant(lab, settings)
+    return (*_anew(lab, lab.untrained(), masks, "slim"), {"variance": variance})
 
 
 def leading(lab: Lab, settings: Settings) -> Made:
     """Keep the weights of the channels that lead, and train on as long."""
-    variance, masks = significant(lab, settings)
+    variance, masks, _ = significant(lab, settings)
     view = lab.copy().view
     plan, small = plan_shrink(view, masks), shrink(view, masks)
     bench = Bench(small, view.example, lab.recipe.machine)
@@ -127,18 +143,37 @@ def uniform(lab: Lab, settings: Settings) -> Made:
     bench = lab.untrained()
     most = parameters(bench.net, plan_shrink(bench.view, significant(lab, settings)[1]))
     for percent in range(99, 0, -1):
-        masks = channel_masks(bench.view, {x.name: _first(x.weight.shape[0], percent) for x in bench.view.channel_layers()})
+        masks = channel_masks(
+            bench.view,
+            {x.name: _first(x.weight.shape[0], round(x.weight.shape[0] * percent / 100)) for x in bench.view.channel_layers()},
+        )
         if parameters(bench.net, plan_shrink(bench.view, masks)) <= most:
-            return (*_anew(lab, masks, "uniform"), {"percent": percent})
+            return (*_anew(lab, bench, masks, "uniform"), {"percent": percent})
     raise MeasureError(f"no network that is narrowed alike has at most {most} parameters.")
 
 
-def _first(channels: int, percent: int) -> torch.Tensor:
-    return torch.arange(channels) < max(1, round(channels * percent / 100))
+def _first(channels: int, keep: int) -> torch.Tensor:
+    return torch.arange(channels) < max(1, keep)
 
 
-def _anew(lab: Lab, masks: Masks, name: str, timesteps: int | None = None, more: int = 0) -> tuple[Bench, ShrinkPlan]:
-    view = lab.untrained().view
+def shallow(lab: Lab, settings: Settings) -> Made:
+    """Leave out the layers from where dimensions begin to fall, and narrow the others to theirs."""
+    variance, masks, widths = significant(lab, settings)
+    bench = lab.untrained()
+    if (layer := contraction(widths)) is None:  # then it is slim
+        return (*_anew(lab, bench, masks, "slim"), {"variance": variance})
+    with seeded(draw(lab.recipe.seed, "shallow", "readout")):
+        bench = Bench(shallower(bench.net, layer), bench.view.example, lab.recipe.machine)  # type: ignore[arg-type]
+    leads = {x.name: _first(x.weight.shape[0], widths[x.name]) for x in bench.view.channel_layers()}
+    masks = channel_masks(bench.view, leads)
+    return (*_anew(lab, bench, masks, "shallow"), {"variance": variance, "from": layer})
+
+
+def _anew(
+    lab: Lab, wide: Bench, masks: Masks, name: str, timesteps: int | None = None, more: int = 0
+) -> tuple[Bench, ShrinkPlan]:
+    """Narrow an untrained network, draw its weights and train it."""
+    view = wide.view
     with seeded(draw(lab.recipe.seed, name, "weights")):
         plan, small = plan_shrink(view, masks), shrink(view, masks, reinit=True)
     bench = Bench(small, view.example, lab.recipe.machine)
@@ -161,8 +196,8 @@ def short(lab: Lab, settings: Settings, start: str) -> Made:
     def evaluate(view: Any) -> float:
         bench.view = view
         states.append({name: value.clone() for name, value in bench.net.state_dict().items()})
-        tested.append(accuracy(bench, held_out(lab)))
-        return accuracy(bench, lab.splits.validation)
+        tested.append(accuracy(bench, scored(lab)))
+        return accuracy(bench, chosen_by(lab))
 
     descent = Descent(stages(settings.levels, every=1), len(settings.levels), rebin=lab.recipe.data.events)
     sample = [next(lab.splits.test.batches(PROFILED))]
@@ -180,6 +215,22 @@ def _row(level: Level, tested: float) -> dict[str, Any]:
     return {**told, "spikes": level.spikes, "synops": level.synops, "energy_pj": level.energy_pj}
 
 
+def scored(lab: Lab) -> Part:
+    """Give the held-out samples that accuracy is told of; of a small data set, with half of the validation part."""
+    test, validation = lab.splits.test, lab.splits.validation
+    if len(test.y) >= SMALL:
+        return test
+    half = len(validation.y) // 2
+    return Part(torch.cat([test.x, validation.x[half:].to(test.x.dtype)]), torch.cat([test.y, validation.y[half:]]))
+
+
+def chosen_by(lab: Lab) -> Part:
+    """Give the held-out samples that T is chosen by, none of which is scored."""
+    validation = lab.splits.validation
+    few = len(validation.y) // 2 if len(lab.splits.test.y) < SMALL else len(validation.y)
+    return Part(validation.x[:few], validation.y[:few])
+
+
 def slim_plan(lab: Lab, settings: Settings) -> ShrinkPlan:
     """Give the plan of the significant widths again."""
     return plan_shrink(lab.copy().view, significant(lab, settings)[1])
@@ -188,16 +239,19 @@ def slim_plan(lab: Lab, settings: Settings) -> ShrinkPlan:
 def sudden(lab: Lab, settings: Settings) -> Made:
     """Train the significant widths from scratch at the T of `short`."""
     steps = network(lab, settings, "short")[1]["timesteps"]
-    tuned = (settings.levels.index(steps) + 1) * settings.batches * lab.recipe.prune.batch // lab.recipe.train.batch
-    bench, plan = _anew(lab, significant(lab, settings)[1], "sudden", steps, tuned)
+    tuned = len(settings.levels) * settings.batches * lab.recipe.prune.batch // lab.recipe.train.batch
+    bench, plan = _anew(lab, lab.untrained(), significant(lab, settings)[1], "sudden", steps, tuned)
     return bench, plan, {"timesteps": steps}
 
 
 MAKE: dict[str, Callable[[Lab, Settings], Made]] = {
     "ann": ann,
+    "ann on": partial(on, start="ann"),
+    "dense on": partial(on, start="dense"),
     "slim": slim,
     "leading": leading,
     "uniform": uniform,
+    "shallow": shallow,
     "short": partial(short, start="slim"),
     "dense short": partial(short, start="dense"),
     "sudden": sudden,

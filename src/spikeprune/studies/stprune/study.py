@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spikeprune.errors import RecipeError
 from spikeprune.recipes.phase import Watch
-from spikeprune.studies.deep import EVENTS, RECIPES, Asked, conducted, facts, recipe_of
+from spikeprune.studies.deep import Asked, conducted, facts, recipe_of
 from spikeprune.studies.lab import Lab
 from spikeprune.studies.ledger import Row
 from spikeprune.studies.rows import Rows
@@ -46,28 +46,29 @@ def run(
         MeasureError: trials failed; told once all others are done, and tried again the next time.
     """
     asked, settings = Asked("stprune", data, quick, tuple(overrides)), settings_of(data, quick)
-    _refuse_short(recipe_of(settings, data, 0, overrides).net.timesteps, settings)
-    todo = list(trials(settings, events=RECIPES[data] == EVENTS))
+    recipe = recipe_of(settings, data, 0, overrides)
+    _refuse_other(recipe.net.timesteps, settings)
+    settings = settings.of(recipe)
+    todo = list(trials(settings, events=recipe.data.events))
     labs, rows = conducted(asked, Path(path), settings, todo, seeds=seeds, watch=watch, fresh=fresh)
     study = told(asked, settings, labs, rows)
     study.write(Path(path))
     return study
 
 
-def _refuse_short(timesteps: int, settings: Settings) -> None:
-    """Refuse a network that cannot run the first level."""
-    if timesteps < settings.levels[0]:
+def _refuse_other(timesteps: int, settings: Settings) -> None:
+    """Refuse a network of another T than the first level."""
+    if timesteps != settings.levels[0]:
         levels = ", ".join(map(str, settings.levels))
         raise RecipeError(
-            f"the study's levels are T = {levels}, but net.timesteps is {timesteps}. Leave it out, or set {settings.levels[0]} or more."
+            f"the study's levels are T = {levels}, the first the dense network's, but net.timesteps is {timesteps}. Leave it out."
         )
 
 
 def told(asked: Asked, settings: Settings, labs: Sequence[Lab], rows: Sequence[Row]) -> Study:
     """Turn rows into the report."""
     lab = labs[0]
-    layers = tuple(layer.name for layer in lab.copy().view.channel_layers())
-    known = Told(Rows(rows), settings, layers, lab.recipe.data.events)
+    known = Told(Rows(rows), settings, lab.recipe.data.events)
     found = facts(asked, settings.batches, lab.recipe.prune.calibration, labs, rows)
     intro = (
         f"{PAPER} Measured on {asked.data} with {found['network']}; seeds {found['seeds']}. Not the paper's training: norms, direct coding or events, and "

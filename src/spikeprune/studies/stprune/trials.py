@@ -8,6 +8,7 @@ from spikeprune.masks import Masks
 from spikeprune.measure import measure
 from spikeprune.methods import STPrune, contraction
 from spikeprune.methods.stprune import Reading
+from spikeprune.norms import recalibrate
 from spikeprune.quantize import fold_norms, quantize_, quantize_aware
 from spikeprune.recipes.splits import Part
 from spikeprune.recipes.train import Bench, accuracy, draw
@@ -15,23 +16,24 @@ from spikeprune.robustness import Deletion, Gaussian, Jitter, Noise, accuracy_un
 from spikeprune.shrink import plan_shrink
 from spikeprune.studies.lab import Lab
 from spikeprune.studies.measured import measured
-from spikeprune.studies.retrain import held_out, retrain
+from spikeprune.studies.retrain import retrain
 from spikeprune.studies.stprune.hybrid import converted
-from spikeprune.studies.stprune.networks import network, parameters, places
+from spikeprune.studies.stprune.networks import network, parameters, places, scored
 from spikeprune.studies.stprune.settings import Settings
 from spikeprune.studies.trial import Trial
 from spikeprune.temporal import truncate
 from spikeprune.view.model_view import model_view
 
 READINGS: tuple[Reading, ...] = ("current", "charge")
-CUT = ("dense", "slim")
+FALLING = {"slim": "short", "dense": "dense short"}
 # How weights are quantized after training: the paper's way, and two better ones.
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "max, a layer": {},
     "least error, a layer": {"clip": "mse"},
     "least error, a channel": {"clip": "mse", "per_channel": True},
 }
-NOISY = ("ann", "dense", "slim", "short")
+NOISY = ("ann on", "dense on", "slim", "short")
+PAPER = 5  # bits
 REPEATS = 3
 TUNE_AWARE = 1_000_000  # number of the stop by which samples are drawn
 
@@ -42,8 +44,9 @@ def trials(settings: Settings, *, events: bool) -> Iterator[Trial]:
         facts = {"part": "dense"} if name == "dense" else {"part": "network", "name": name}
         yield Trial(facts, partial(stage, settings=settings, name=name))
     yield Trial({"part": "widths"}, partial(widths, settings=settings))
-    for name in CUT:
-        yield Trial({"part": "cut", "name": name}, partial(cut, settings=settings, name=name))
+    for name, short in FALLING.items():
+        if short in settings.networks:
+            yield Trial({"part": "cut", "name": name}, partial(cut, settings=settings, name=name))
     yield Trial({"part": "bits", "name": "short"}, partial(bits, settings=settings, name="short"))
     for k in settings.aware:
         yield Trial({"part": "aware", "name": "short", "bits": k}, partial(aware, settings=settings, k=k))
@@ -57,7 +60,7 @@ def trials(settings: Settings, *, events: bool) -> Iterator[Trial]:
 def stage(lab: Lab, settings: Settings, name: str) -> Mapping[str, Any]:
     """Measure a network, and tell how it came about."""
     bench, facts = network(lab, settings, name)
-    return {**facts, **measured(lab, bench)}
+    return {**facts, **measured(lab, bench, scored(lab))}
 
 
 def widths(lab: Lab, settings: Settings) -> Mapping[str, Any]:
@@ -76,16 +79,17 @@ def widths(lab: Lab, settings: Settings) -> Mapping[str, Any]:
             rows.append(
                 {"reading": reading, "variance": variance, "widths": found, "parameters": left, "contraction": contraction(found)}
             )
-    return {"rows": rows, "samples": stats.samples}
+    return {"rows": rows, "channels": {layer.name: layer.weight.shape[0] for layer in layers}, "samples": stats.samples}
 
 
 def cut(lab: Lab, settings: Settings, name: str) -> Mapping[str, Any]:
-    """Run a network at fewer timesteps than it was trained for, as it is."""
+    """Run a network at fewer timesteps than it was trained for; only its norms are measured anew."""
     bench, _ = network(lab, settings, name)
     full, rows = bench.view, []
     for steps in settings.levels:
         bench.view = truncate(full, steps, rebin=lab.recipe.data.events)
-        rows.append({"timesteps": steps, "accuracy": accuracy(bench, held_out(lab))})
+        recalibrate(bench.view, lab.for_norms)
+        rows.append({"timesteps": steps, "accuracy": accuracy(bench, scored(lab))})
     return {"rows": rows}
 
 
@@ -100,7 +104,7 @@ def folded(lab: Lab, settings: Settings, name: str) -> Bench:
 
 def bits(lab: Lab, settings: Settings, name: str) -> Mapping[str, Any]:
     """Quantize weights after training, at all bits and by every scheme."""
-    part, rows = held_out(lab), []
+    part, rows = scored(lab), []
     whole = accuracy(folded(lab, settings, name), part)
     for scheme, options in SCHEMES.items():
         for k in settings.bits:
@@ -118,10 +122,10 @@ def aware(lab: Lab, settings: Settings, k: int) -> Mapping[str, Any]:
         optimizer = bench.optimizer(lab.recipe.prune)
         with quantize_aware(optimizer, bench.view, k, step=step):
             retrain(lab, bench, optimizer, TUNE_AWARE, settings.batches)
-        found[step] = accuracy(bench, held_out(lab))
+        found[step] = accuracy(bench, scored(lab))
     bench, _ = network(lab, settings, "short")
     retrain(lab, bench, bench.optimizer(lab.recipe.prune), TUNE_AWARE, settings.batches)
-    return {**found, "whole": accuracy(bench, held_out(lab))}
+    return {**found, "whole": accuracy(bench, scored(lab))}
 
 
 def noises(settings: Settings, *, events: bool) -> dict[str, list[tuple[float, Noise]]]:
@@ -137,7 +141,7 @@ def noises(settings: Settings, *, events: bool) -> dict[str, list[tuple[float, N
 def noise(lab: Lab, settings: Settings, name: str, *, events: bool) -> Mapping[str, Any]:
     """Disturb the inputs, several times at each strength."""
     bench, _ = network(lab, settings, name)
-    some = first(held_out(lab), settings.noisy)
+    some = first(scored(lab), settings.noisy)
     batches, seed, rows = list(some.batches(bench.evaluate)), draw(lab.recipe.seed, "noise"), []
     for kind, found in noises(settings, events=events).items():
         for strength, each in found:

@@ -5,11 +5,11 @@ from spikeprune.report.findings import gap
 from spikeprune.report.page import Claim, Plot, Section
 from spikeprune.report.tables import Table
 from spikeprune.studies.stprune.sections.words import ABOUT, SPREAD, Told, percents
-from spikeprune.studies.stprune.trials import SCHEMES
+from spikeprune.studies.stprune.trials import PAPER, SCHEMES
 from spikeprune.studies.sweep import cell, drawn
 from spikeprune.studies.verdicts import by_share
 
-PAPER, POINT = 5, 0.5  # bits, and points that they may cost
+POINT = 0.5  # that few bits may cost
 
 
 def bits(told: Told) -> Section:

@@ -10,7 +10,7 @@ from spikeprune.studies.sweep import cell, drawn
 from spikeprune.studies.verdicts import BEYOND, ahead, by_share
 
 KINDS = {
-    "gaussian": ("Gaussian noise", "standard deviation, of pixels in [0, 1]"),
+    "gaussian": ("Gaussian noise", "standard deviation, in units of the input"),
     "deleted": ("Deleted events", "share of events that is lost"),
     "moved": ("Moved events", "timesteps that an event moves at most"),
 }
@@ -21,7 +21,7 @@ def noise(told: Told) -> Section:
     names = [name for name in NOISY if len(told.rows.where(part="noise", name=name))]
     rows = told.inner({"part": "noise", "name": "short"})
     kinds = [kind for kind in KINDS if kind in rows.distinct("kind")]
-    others = [name for name in ("ann", "dense") if name in names]
+    others = [name for name in ("ann on", "dense on") if name in names]
     return Section(
         "noise",
         "Disturbed inputs",
@@ -48,7 +48,7 @@ def _claim(told: Told, kind: str, other: str) -> Claim:
     for strength in _strengths(told, kind):
         if (difference := gap(_at(told, kind, "short", strength), _at(told, kind, other, strength))) is not None:
             found[strength] = difference
-    known = "1 to 4 points above the ANN (CIFAR-10, VGG9)" if (kind, other) == ("gaussian", "ann") else "not told"
+    known = "1 to 4 points above the ANN (CIFAR-10, VGG9)" if (kind, other) == ("gaussian", "ann on") else "not told"
     return Claim(
         f"{KINDS[kind][0]}: the small and short network is above the {ABOUT[other]}",
         known,

@@ -5,9 +5,10 @@ from spikeprune.report.page import Section
 from spikeprune.report.tables import Table
 from spikeprune.studies.rows import Rows
 from spikeprune.studies.stprune.sections.words import ABOUT, SPREAD, Told, lead, percents
+from spikeprune.studies.stprune.trials import FALLING
 from spikeprune.studies.sweep import cell, drawn
 
-STARTS = {"short": "slim", "dense short": "dense"}
+STARTS = {short: start for start, short in FALLING.items()}
 
 
 def time(told: Told) -> Section:

@@ -13,10 +13,13 @@ from spikeprune.studies.verdicts import BEYOND, ahead, by_share
 
 ABOUT = {
     "dense": "dense SNN",
+    "dense on": "dense SNN, trained on",
     "ann": "ANN twin",
+    "ann on": "ANN twin, trained on",
     "slim": "significant widths, from scratch",
     "leading": "significant widths, leading channels",
     "uniform": "one factor for all layers, from scratch",
+    "shallow": "significant widths and depth, from scratch",
     "short": "significant widths, fewer timesteps",
     "dense short": "dense SNN, fewer timesteps",
     "sudden": "significant widths, as few timesteps from scratch",
@@ -31,13 +34,11 @@ class Told:
     Attributes:
         rows: all trials.
         settings: the grids.
-        layers: names of the layers that can lose channels, in call order.
         events: whether the data are events.
     """
 
     rows: Rows
     settings: Settings
-    layers: tuple[str, ...]
     events: bool
 
     def network(self, name: str) -> Rows:
@@ -64,9 +65,14 @@ def lost(own: Mapping[int, float], whole: Mapping[int, float]) -> Spread | None:
 
 
 def paper_energy(rows: Rows, name: str) -> dict[int, float]:
-    """Count energy as the paper does: an SNN accumulates for every spike and full fan-out, an ANN multiplies everywhere."""
-    factor, key = (HOROWITZ_45NM.mac, "macs") if name == "ann" else (HOROWITZ_45NM.ac, "synops_dense")
-    return rows.by_seed(key, factor)
+    """Count energy as the paper does: an SNN accumulates for every spike and full fan-out, an ANN multiplies everywhere.
+
+    Pixels that drive the first layer as they are multiply in both; the paper's are spikes.
+    """
+    if name.startswith("ann"):
+        return rows.by_seed("operations", HOROWITZ_45NM.mac)
+    spikes, pixels = rows.by_seed("synops_dense"), rows.by_seed("pixels")
+    return {seed: HOROWITZ_45NM.ac * (all_ - pixels[seed]) + HOROWITZ_45NM.mac * pixels[seed] for seed, all_ in spikes.items()}
 
 
 def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Spread:
