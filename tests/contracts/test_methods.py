@@ -18,7 +18,7 @@ from spikeprune.kernel.allocate import erdos_renyi, global_top_k, kept, lamp, re
 from spikeprune.kernel.patterns import Channel, Unstructured
 from spikeprune.kernel.schedules import stages
 from spikeprune.kernel.scores import by_rank, per_input, per_output
-from spikeprune.methods import CQP, SCA, SET, SLAMP, SNIP, Activity, GradientOnly, Magnitude, Random, RigL, Slimming
+from spikeprune.methods import CQP, SCA, SET, SLAMP, SNIP, Activity, GradientOnly, Magnitude, Random, RigL, Slimming, STPrune
 from spikeprune.methods.sca import whole
 from spikeprune.methods.slamp import by_nearness, evenly, input_gain, peak_gain
 
@@ -397,3 +397,41 @@ def test_cqp_at_alpha_zero_is_global_magnitude_of_channels(normed):
     for sparsity in (0.2, 0.4):
         masks = prune(view.clone(), CQP(alpha=0, pattern=CHANNELS), sparsity, **data)
         assert masks == prune(view.clone(), Magnitude(pattern=CHANNELS), sparsity)
+
+
+UNTARGETED = [STPrune(0.7), STPrune(0.9, "charge")]
+
+
+@pytest.fixture
+def enough(normed):
+    """Calibration of more places than channels, for methods that count dimensions."""
+    view, _ = normed
+    x = normed[1]["calibration"][0][0]
+    return view, [noise(x.shape[0], 24, *x.shape[2:], seed=seed) for seed in (1, 2)]
+
+
+@pytest.mark.parametrize("method", UNTARGETED)
+def test_a_method_without_a_target_gives_the_same_channels_and_leaves_the_model_as_found(method, enough):
+    view, calibration = enough
+    before = photograph(view.net)
+    stats = measure(view, calibration, method.needs)
+    masks = method(view.channel_layers(), stats, Masks({}))
+    assert_same(before, photograph(view.net))
+    torch.rand(3)  # whatever the process draws meanwhile
+    assert prune(view.clone(), method, calibration=calibration) == masks
+    found = surviving(view, masks)
+    assert min(found.values()) >= 1
+    assert sum(found.values()) < sum(families(view).values())
+
+
+@pytest.mark.parametrize("method", UNTARGETED)
+def test_what_a_method_without_a_target_leaves_nests_and_is_held(method, enough):
+    view, calibration = enough
+    first = prune(view, method, calibration=calibration)
+    again = prune(view, method, calibration=calibration, masks=first)
+    assert all(not bool((again[name] & ~mask).any()) for name, mask in first.items())
+    optimizer = torch.optim.SGD(view.net.parameters(), lr=0.1, momentum=0.9)
+    with hold(optimizer, view, again):
+        channel_nets.loss_fn(view(calibration[0]), torch.arange(24) % 3).backward()
+        optimizer.step()
+    assert not any(bool(param[~again.held[name]].any()) for name, param in again.parameters(view.net))
