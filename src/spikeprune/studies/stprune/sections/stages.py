@@ -1,7 +1,5 @@
 """The stages one after the other: accuracy, parameters, timesteps, operations and energy of every network."""
 
-from collections.abc import Sequence
-
 from spikeprune.metrics import HOROWITZ_45NM
 from spikeprune.report.curves import Line, Panel, curves
 from spikeprune.report.findings import Spread
@@ -13,6 +11,7 @@ from spikeprune.studies.stprune.trials import PAPER, SCHEMES
 from spikeprune.studies.sweep import cell
 from spikeprune.studies.verdicts import by_share
 
+DRAWN = ("dense on", "ann on", "slim", "leading", "uniform", "shallow", "short", "dense short", "sudden")
 POINTS = 1.5  # that the smaller network may lie below the dense one
 SHORTER = 4.0  # times fewer timesteps
 LESS = 8.0  # times less energy than the ANN
@@ -78,23 +77,20 @@ def _quantized(told: Told) -> list[tuple[str, ...]]:
 
 
 def _plot(told: Told) -> list[Plot]:
-    names = told.names(ABOUT)
-    places = {float(i): ABOUT[name] for i, name in enumerate(names)}
-
-    def line(values: Sequence[Sequence[float]]) -> list[Line]:
-        return [Line("", {float(i): list(each) for i, each in enumerate(values)})]
-
-    rows = [told.network(name) for name in names]
-    panels = [
-        Panel(line([list(percents(x).values()) for x in rows]), "network", "top-1 accuracy %", names=places),
-        Panel(line([list(x.by_seed("parameters").values()) for x in rows]), "network", "parameters", scale="log", names=places),
-        Panel(line([list(x.by_seed("timesteps").values()) for x in rows]), "network", "T", scale="log", names=places),
-        Panel(
-            line([list(x.by_seed("energy_pj", 1e-3).values()) for x in rows]), "network", "energy nJ", scale="log", names=places
-        ),
-    ]
-    words = "Accuracy, parameters, timesteps and energy of every network, mean and deviation over seeds; the lines are for the eye alone."
-    return [Plot(curves("stages", "Stages", panels), words)]
+    """Draw accuracy against parameters, timesteps and energy, a point a network."""
+    panels = []
+    for key, factor, label in (
+        ("parameters", 1e-3, "parameters, thousands"),
+        ("timesteps", 1.0, "T"),
+        ("energy_pj", 1e-3, "energy nJ"),
+    ):
+        lines = [
+            Line(ABOUT[name], {told.network(name).spread(key, factor).mean: list(percents(told.network(name)).values())})
+            for name in told.names(DRAWN)
+        ]
+        panels.append(Panel(lines, label, "top-1 accuracy %"))
+    words = "Accuracy of every network, mean and deviation over seeds, against its parameters, its timesteps and its energy by exact counts, means over seeds."
+    return [Plot(curves("stages", "Accuracy against parameters, timesteps and energy", panels), words)]
 
 
 def _size(told: Told) -> Claim:
