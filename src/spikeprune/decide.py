@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spikeprune.errors import NonFinite, SparsityError
 from spikeprune.kernel.allocate import Allocation
+from spikeprune.kernel.blocks import NM
 from spikeprune.kernel.patterns import Pattern, by_output, rows
 from spikeprune.masks import Masks, weight_of
 from spikeprune.view.layer import Layer, by_unit, unit_name
@@ -31,19 +32,23 @@ def decide(layers: Iterable[Layer], scores: Mapping[str, Tensor], keep: Mapping[
 
 
 def choose(
-    layers: Iterable[Layer], scores: Mapping[str, Tensor], sparsity: float, allocation: Allocation, pattern: Pattern
+    layers: Iterable[Layer], scores: Mapping[str, Tensor], sparsity: float | None, allocation: Allocation, pattern: Pattern
 ) -> Masks:
     """Join the scores of channels that live and die together, allocate, and keep the best units of each layer.
 
     Args:
         layers: the layers to prune.
         scores: one a unit, by layer.
-        sparsity: of all units.
-        allocation: turns scores and sparsity into how many units each layer keeps.
+        sparsity: of all units; None for a pattern that says itself how much lives.
+        allocation: turns scores and sparsity into how many units each layer keeps; unused by such a pattern.
         pattern: that the scores were reduced by.
     """
     layers = tuple(layers)
     units = by_unit(layers, scores, pattern)
+    if isinstance(pattern, NM):
+        return decide(layers, units, {name: pattern.count(score) for name, score in units.items()}, pattern)
+    if sparsity is None:
+        raise SparsityError("a sparsity is needed: the share of units to remove, such as 0.9.")
     return decide(layers, units, allocation(units, sparsity), pattern)
 
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from spikeprune.errors import MaskMismatch, MethodError, NoPrunableLayers, ScheduleError, SparsityError
 from spikeprune.hold import Holder, Silenced
 from spikeprune.kernel.allocate import kept
-from spikeprune.kernel.patterns import by_output
+from spikeprune.kernel.patterns import NM, by_output, fixed
 from spikeprune.kernel.schedules import Schedule
 from spikeprune.masks import Masks, packed, refuse_other, unpacked
 from spikeprune.measure import LossFn, measure
@@ -104,12 +104,29 @@ def chosen(view: ModelView, names: str | Iterable[str] | None, method: Method) -
         NoPrunableLayers: a name fits no layer, or one whose output channels must stay where these are pruned; or none is left.
     """
     check_view(view)
-    if by_output(getattr(method, "pattern", None)):
+    pattern = getattr(method, "pattern", None)
+    if by_output(pattern):
         return view.channel_layers(names)
-    found = view.select(names)
+    found = in_blocks(view, pattern) if names is None and isinstance(pattern, NM) else view.select(names)
     if not found:
         known = ", ".join(layer.name for layer in view.layers)
         raise NoPrunableLayers(f"layers is empty, so there is nothing to prune. Name some of {known}, or pass None for all.")
+    return found
+
+
+def in_blocks(view: ModelView, pattern: NM) -> tuple[Layer, ...]:
+    """Pick the layers that N:M sparsity is made for: all but the first, the last, and those whose inputs m does not divide.
+
+    Raises:
+        NoPrunableLayers: none is left.
+    """
+    found = tuple(layer for layer in view.layers[1:-1] if layer.weight.shape[1] % pattern.m == 0)
+    if not found:
+        inputs = ", ".join(f"{layer.name} {layer.weight.shape[1]}" for layer in view.layers)
+        raise NoPrunableLayers(
+            f"between the first layer and the last none has inputs that {pattern.m} divides (inputs in a row: {inputs}). Name layers with "
+            "layers=..., or take smaller blocks."
+        )
     return found
 
 
@@ -143,14 +160,20 @@ class _Decision:
         return self.method(self.layers, stats, masks, sparsity).over(masks)  # type: ignore[arg-type]
 
 
+def _untargeted(method: object) -> str | None:
+    """Say why a method takes no sparsity; None if it needs one."""
+    if getattr(method, "untargeted", False):
+        return f"{type(method).__name__} takes from the data how much it removes"
+    pattern = getattr(method, "pattern", None)
+    return f"the pattern {pattern} says how much lives" if fixed(pattern) else None
+
+
 def _check_target(method: Method, sparsity: float | None) -> None:
     """Refuse a bad sparsity, none where a method needs one, and one that it has no use for."""
-    name, untargeted = type(method).__name__, getattr(method, "untargeted", False)
-    if untargeted and sparsity is not None:
-        raise SparsityError(
-            f"{name} takes from the data how much it removes, so the sparsity {sparsity} would mean nothing; leave it out."
-        )
-    if not untargeted and sparsity is None:
+    name, why = type(method).__name__, _untargeted(method)
+    if why is not None and sparsity is not None:
+        raise SparsityError(f"{why}, so the sparsity {sparsity} would mean nothing; leave it out.")
+    if why is None and sparsity is None:
         raise SparsityError(f"{name} needs a sparsity, which must be a fraction: the share of units to remove, such as 0.9.")
     if sparsity is not None:
         kept(1, sparsity)
@@ -206,10 +229,8 @@ class Pruner:
         layers: str | Iterable[str] | None = None,
     ) -> None:
         _check_schedule(schedule)
-        if getattr(method, "untargeted", False):
-            raise MethodError(
-                f"{type(method).__name__} takes from the data how much it removes, so no schedule can drive it; call prune(view, method, calibration=...)."
-            )
+        if (why := _untargeted(method)) is not None:
+            raise MethodError(f"{why}, so no schedule can drive it; call prune(view, method, ...), and hold its masks.")
         self.view, self.schedule = view, schedule
         self._decision = _Decision(view, method, chosen(view, layers, method), calibration, loss_fn)
         self.masks = Masks({})

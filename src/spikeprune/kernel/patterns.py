@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spikeprune.errors import MethodError, SparsityError
+from spikeprune.kernel.blocks import NM as NM
 
 
 def top_k(score: Tensor, keep: int) -> Tensor:
@@ -138,6 +139,11 @@ class Channel:
 def by_output(pattern: object) -> bool:
     """Whether a pattern's units are output channels, which are decided a family at a time."""
     return isinstance(pattern, Channel) and pattern.dim == 0
+
+
+def fixed(pattern: object) -> bool:
+    """Whether how much lives follows from the pattern itself, so that no sparsity can be asked for."""
+    return isinstance(pattern, NM)
 
 
 def rows(units: Tensor, weight: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class Magnitude:
         check_allocation(self.allocation)
         check_pattern(self.pattern)
 
-    def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
+    def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float | None = None) -> Masks:
         """Score by magnitude, allocate, keep the largest."""
         scores = {layer.name: self.pattern.reduce(held_down(magnitude(layer.weight), masks.get(layer.name))) for layer in layers}
         return choose(layers, scores, sparsity, self.allocation, self.pattern)
@@ -77,7 +77,7 @@ class Random:
         check_allocation(self.allocation)
         check_pattern(self.pattern)
 
-    def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float) -> Masks:
+    def __call__(self, layers: Sequence[Layer], stats: Stats, masks: Masks, sparsity: float | None = None) -> Masks:
         """Score by chance, allocate, keep the luckiest."""
         generator = torch.Generator().manual_seed(self.seed)
         luck: dict[str, Tensor] = {}
