@@ -8,6 +8,7 @@ from torch import nn
 
 from spikeprune import model_view
 from spikeprune.methods import SCA, Slimming
+from spikeprune.studies.measured import macs, samples, whole
 from spikeprune.studies.sca import chain, latency, scratch
 from spikeprune.studies.sca.contenders import ABOUT, CONTENDERS, build
 from spikeprune.studies.sca.settings import QUICK
@@ -23,7 +24,7 @@ def total(lab):
 def test_every_stop_keeps_its_share_of_channels_and_is_measured_small(lab, name):
     found, units = chain.chain(lab, name, FEW), total(lab)
     assert "ended" not in found
-    dense = chain.whole(lab)
+    dense = whole(lab)
     for density, stop in zip(FEW.densities, found["stops"], strict=True):
         kept = sum(stop["channels"]) - stop["channels"][-1]  # all but the classifier's
         assert abs(kept - density * units) <= (1 if name not in ("sca", "soft") else 2)
@@ -71,6 +72,9 @@ def test_what_is_zeroed_softly_lives_on_until_the_last_update(lab):
 
 def test_a_structure_is_as_wide_as_the_contender_left_it_with_new_weights(lab):
     bench = chain.structure(lab, "sca", FEW, 0.4)
+    torch.rand(3)  # whatever the process draws meanwhile, the weights are the seed's
+    again = chain.structure(lab, "sca", FEW, 0.4)
+    assert all(torch.equal(a, b) for a, b in zip(bench.net.parameters(), again.net.parameters(), strict=True))
     found = chain.chain(lab, "sca", FEW)["stops"][1]["channels"]
     assert [layer.weight.shape[0] for layer in bench.view.layers] == found
     trained = scratch.trained(lab, "sca", FEW, 0.4)
@@ -81,8 +85,8 @@ def test_a_structure_is_as_wide_as_the_contender_left_it_with_new_weights(lab):
 def test_macs_are_counted_by_hand():
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5))
     view = model_view(net, torch.rand(7, 2, 4, 4), spiking=False)
-    assert latency.macs(view) == 3 * 2 * 9 * 4 + 12 * 5
-    assert latency.samples(view) == 7
+    assert macs(view) == 3 * 2 * 9 * 4 + 12 * 5
+    assert samples(view) == 7
 
 
 def test_time_is_that_of_the_first_over_the_second():
