@@ -42,6 +42,7 @@ from spikeprune.zoo import shallower
 
 TWINS = ("ann", "ann on")
 Made = tuple[Bench, ShrinkPlan | None, dict[str, Any]]
+SEARCHED = (0.999, *(percent / 200 for percent in range(199, 59, -1)))  # shares of variance, falling
 MEASURED = 128  # samples a batch of the principal components
 
 
@@ -101,18 +102,16 @@ def places(lab: Lab, settings: Settings) -> Batches:
 
 
 def significant(lab: Lab, settings: Settings) -> tuple[float, Masks, dict[str, int]]:
-    """Find the first variance whose widths leave few enough parameters; gives it, masks and widths."""
+    """Find the largest variance whose widths leave few enough parameters; gives it, masks and widths."""
     bench = lab.copy()
     whole = sum(param.numel() for param in bench.net.parameters())
     layers, stats = bench.view.channel_layers(), measure(bench.view, places(lab, settings), STPrune().needs)
-    for variance in settings.variances:
+    for variance in SEARCHED:
         method = STPrune(variance)
         masks = method(layers, stats, Masks({}))
         if parameters(bench.net, plan_shrink(bench.view, masks)) * settings.compress <= whole:
             return variance, masks, method.widths(layers, stats)
-    raise MeasureError(
-        f"no variance of {', '.join(f'{v:g}' for v in settings.variances)} leaves one parameter in {settings.compress:g}."
-    )
+    raise MeasureError(f"no variance from {SEARCHED[0]:g} to {SEARCHED[-1]:g} leaves one parameter in {settings.compress:g}.")
 
 
 def parameters(net: nn.Module, plan: ShrinkPlan) -> int:

@@ -37,7 +37,8 @@ class Settings:
     Attributes:
         overrides: of the data's recipe.
         variances: shares of variance whose widths are told, falling.
-        compress: the widths that are trained are those of the first variance that leaves at most one in so many parameters.
+        compress: the widths that are trained are those of the largest variance, in steps of half a percent, that leaves at most one in so many
+            parameters.
         samples: training samples that the principal components are measured on.
         levels: T of every level, falling; the first is the dense network's.
         batches: of training at each level, of the recipe's fine-tuning.
@@ -51,12 +52,12 @@ class Settings:
         hybrid: the paper's way to an SNN; None for none.
     """
 
-    overrides: tuple[str, ...] = ("net.width=0.25", "net.timesteps=4", "train.epochs=5")
+    overrides: tuple[str, ...] = ("net.width=0.25", "net.timesteps=4", "train.epochs=5", "prune.batch=128", "prune.lr=1e-3")
     variances: tuple[float, ...] = (0.999, 0.99, 0.97, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
     compress: float = 10.0
     samples: int = 3200
     levels: tuple[int, ...] = (4, 2, 1)
-    batches: int = 400
+    batches: int = 200
     budget: float = 0.01
     networks: tuple[str, ...] = (
         "dense", "dense on", "ann", "ann on", "slim", "leading", "uniform", "shallow", "short", "sudden",
@@ -90,7 +91,7 @@ class Settings:
 FULL = Settings()
 # Few recordings, whose frames are added up as T falls.
 EVENTS = Settings(
-    overrides=("net.timesteps=10",),
+    overrides=("net.timesteps=10", "prune.lr=2e-3"),
     compress=4.0,
     samples=800,
     levels=(10, 5, 2, 1),

@@ -41,7 +41,7 @@ def _table(told: Told) -> Table:
     body = [_row(told, name) for name in told.names(ABOUT)]
     words = (
         "SynOps: non-zero inputs times non-zero fan-out, over all timesteps; energy is of them, a sample. Fewer: parameters of the dense network over those "
-        f"here. Significant widths are those of {_variances(told)} of the variance, the first of the list below that leaves one parameter in {told.settings.compress:g} or fewer."
+        f"here. Significant widths are those of {_variances(told)} of the variance, the most, in steps of half a percent, that leaves one parameter in {told.settings.compress:g} or fewer."
     )
     return Table(titles, [*body, *_quantized(told)], f"{SPREAD} {words}", "Networks")
 
