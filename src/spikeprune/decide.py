@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from spikeprune.errors import NonFinite, SparsityError
+from spikeprune.errors import NonFinite, NoPrunableLayers, SparsityError
 from spikeprune.kernel.allocate import Allocation
 from spikeprune.kernel.blocks import NM
 from spikeprune.kernel.patterns import Pattern, by_output, rows
 from spikeprune.masks import Masks, weight_of
 from spikeprune.view.layer import Layer, by_unit, unit_name
+from spikeprune.view.model_view import ModelView
 
 
 def decide(layers: Iterable[Layer], scores: Mapping[str, Tensor], keep: Mapping[str, int], pattern: Pattern) -> Masks:
@@ -85,3 +86,19 @@ def gates_of(layer: Layer, alive: Tensor) -> dict[str, Tensor]:
         if layer.module.bias is not None:
             gates[weight_of(layer.name).removesuffix("weight") + "bias"] = alive
     return gates
+
+
+def in_blocks(view: ModelView, pattern: NM) -> tuple[Layer, ...]:
+    """Pick the layers that N:M sparsity is made for: all but the first, the last, and those whose inputs m does not divide.
+
+    Raises:
+        NoPrunableLayers: none is left.
+    """
+    found = tuple(layer for layer in view.layers[1:-1] if layer.weight.shape[1] % pattern.m == 0)
+    if not found:
+        inputs = ", ".join(f"{layer.name} {layer.weight.shape[1]}" for layer in view.layers)
+        raise NoPrunableLayers(
+            f"between the first layer and the last none has inputs that {pattern.m} divides (inputs in a row: {inputs}). Name layers with "
+            "layers=..., or take smaller blocks."
+        )
+    return found

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch.optim import Optimizer
 
+from spikeprune.decide import in_blocks
 from spikeprune.errors import MaskMismatch, MethodError, NoPrunableLayers, ScheduleError, SparsityError
 from spikeprune.hold import Holder, Silenced
 from spikeprune.kernel.allocate import kept
@@ -111,22 +112,6 @@ def chosen(view: ModelView, names: str | Iterable[str] | None, method: Method) -
     if not found:
         known = ", ".join(layer.name for layer in view.layers)
         raise NoPrunableLayers(f"layers is empty, so there is nothing to prune. Name some of {known}, or pass None for all.")
-    return found
-
-
-def in_blocks(view: ModelView, pattern: NM) -> tuple[Layer, ...]:
-    """Pick the layers that N:M sparsity is made for: all but the first, the last, and those whose inputs m does not divide.
-
-    Raises:
-        NoPrunableLayers: none is left.
-    """
-    found = tuple(layer for layer in view.layers[1:-1] if layer.weight.shape[1] % pattern.m == 0)
-    if not found:
-        inputs = ", ".join(f"{layer.name} {layer.weight.shape[1]}" for layer in view.layers)
-        raise NoPrunableLayers(
-            f"between the first layer and the last none has inputs that {pattern.m} divides (inputs in a row: {inputs}). Name layers with "
-            "layers=..., or take smaller blocks."
-        )
     return found
 
 
