@@ -166,3 +166,15 @@ def assert_same(before, after):
             assert torch.equal(value, after[key]), key
         else:
             assert value == after[key], key
+
+
+def stack(*weights, make=lambda: neuron.IFNode(v_reset=None)):
+    """Linear layers of the given weights, each with a neuron, for (T, N, C)."""
+    parts = []
+    for weight in weights:
+        linear = layer.Linear(len(weight[0]), len(weight), bias=False, step_mode="m")
+        linear.weight.data = torch.tensor(weight)
+        node = make()
+        node.step_mode = "m"
+        parts += [linear, node]
+    return nn.Sequential(*parts)

@@ -64,7 +64,7 @@ def prune(
         sparsity: the share of units to remove from the chosen layers, in [0, 1); none for a method that follows the data, as STPrune.
         calibration: batches that the method measures; see `measure`. Methods that need nothing read none.
         loss_fn: for methods that take gradients.
-        layers: names or shell patterns of the layers to prune; None is all of them.
+        layers: names or shell patterns of the layers to prune; None is all that the method's pattern is made for.
         masks: masks already in force; what they removed stays removed, unless the method is one that regrows, and those of
             layers not chosen are returned too.
 

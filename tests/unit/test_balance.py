@@ -8,27 +8,15 @@ from pathlib import Path
 import pytest
 import snntorch
 import torch
-from spikingjelly.activation_based import layer, neuron
+from spikingjelly.activation_based import neuron
 from torch import nn
 
 import spikeprune as sp
-from small_nets import Loop, assert_same, noise, photograph
+from small_nets import Loop, assert_same, noise, photograph, stack
 from spikeprune import zoo
 from spikeprune.balance import balance_
 
 IF = zoo.Neuron("if", reset="soft")
-
-
-def stack(*weights, make=lambda: neuron.IFNode(v_reset=None)):
-    """Linear layers of the given weights, each with a neuron, for (T, N, C)."""
-    parts = []
-    for weight in weights:
-        linear = layer.Linear(len(weight[0]), len(weight), bias=False, step_mode="m")
-        linear.weight.data = torch.tensor(weight)
-        node = make()
-        node.step_mode = "m"
-        parts += [linear, node]
-    return nn.Sequential(*parts)
 
 
 def small(name="vgg9", **options):

@@ -3,26 +3,14 @@
 import pytest
 import snntorch
 import torch
-from spikingjelly.activation_based import layer, neuron
+from spikingjelly.activation_based import neuron
 from torch import nn
 
 import spikeprune as sp
-from small_nets import assert_same, hooks, jelly, noise, photograph
+from small_nets import assert_same, hooks, jelly, noise, photograph, stack
 from spikeprune import zoo
 from spikeprune.balance import balance_
 from spikeprune.errors import EmptyCalibration, MeasureError, ModelError, NonFinite, QuantizeError
-
-
-def stack(*weights, make=lambda: neuron.IFNode(v_reset=None)):
-    """Linear layers of the given weights, each with a neuron, for (T, N, C)."""
-    parts = []
-    for weight in weights:
-        linear = layer.Linear(len(weight[0]), len(weight), bias=False, step_mode="m")
-        linear.weight.data = torch.tensor(weight)
-        node = make()
-        node.step_mode = "m"
-        parts += [linear, node]
-    return nn.Sequential(*parts)
 
 
 class Identity(nn.Module):

@@ -1,6 +1,7 @@
 """Principal components of channels from a running scatter: how many dimensions matter, and which channels lead."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class Scatter:
         samples = self.samples + other.samples
         return Scatter(samples, (self.mean * self.samples + other.mean * other.samples) / samples, self.products + other.products)
 
-    @property
+    @cached_property
     def spectrum(self) -> Tensor:
         """The eigenvalues of the products, falling, float64 (C,); those that are rounding errors of zero are zero."""
         found = torch.linalg.eigvalsh(self.products).flip(0).clamp_min(0)

@@ -14,6 +14,7 @@ sudden         significant widths, from scratch at the T of short, by as many ba
 =============  ==========================================================================================
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -106,12 +107,16 @@ def significant(lab: Lab, settings: Settings) -> tuple[float, Masks, dict[str, i
     bench = lab.copy()
     whole = sum(param.numel() for param in bench.net.parameters())
     layers, stats = bench.view.channel_layers(), measure(bench.view, places(lab, settings), STPrune().needs)
-    for variance in SEARCHED:
-        method = STPrune(variance)
-        masks = method(layers, stats, Masks({}))
-        if parameters(bench.net, plan_shrink(bench.view, masks)) * settings.compress <= whole:
-            return variance, masks, method.widths(layers, stats)
-    raise MeasureError(f"no variance from {SEARCHED[0]:g} to {SEARCHED[-1]:g} leaves one parameter in {settings.compress:g}.")
+
+    def fits(variance: float) -> bool:
+        plan = plan_shrink(bench.view, STPrune(variance)(layers, stats, Masks({})))
+        return parameters(bench.net, plan) * settings.compress <= whole
+
+    place = bisect_left(SEARCHED, True, key=fits)  # less variance never takes more channels
+    if place == len(SEARCHED):
+        raise MeasureError(f"no variance from {SEARCHED[0]:g} to {SEARCHED[-1]:g} leaves one parameter in {settings.compress:g}.")
+    method = STPrune(SEARCHED[place])
+    return SEARCHED[place], method(layers, stats, Masks({})), method.widths(layers, stats)
 
 
 def parameters(net: nn.Module, plan: ShrinkPlan) -> int:
@@ -161,8 +166,7 @@ def shallow(lab: Lab, settings: Settings) -> Made:
     bench = lab.untrained()
     if (layer := contraction(widths)) is None:  # then it is slim
         return (*_anew(lab, bench, masks, "slim"), {"variance": variance})
-    with seeded(draw(lab.recipe.seed, "shallow", "readout")):
-        bench = Bench(shallower(bench.net, layer), bench.view.example, lab.recipe.machine)  # type: ignore[arg-type]
+    bench = Bench(shallower(bench.net, layer), bench.view.example, lab.recipe.machine)  # type: ignore[arg-type]
     leads = {x.name: _first(x.weight.shape[0], widths[x.name]) for x in bench.view.channel_layers()}
     masks = channel_masks(bench.view, leads)
     return (*_anew(lab, bench, masks, "shallow"), {"variance": variance, "from": layer})
