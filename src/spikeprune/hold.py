@@ -7,7 +7,7 @@ the weight and every state tensor of its shape after it, whatever the optimizer 
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -60,18 +60,7 @@ class Holder:
                     raise _unreachable(self.optimizer, f"its state {key!r} for {name!r} has shape {tuple(state.shape)}")
 
     def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        """Mask the gradients; those that a closure is yet to make, right after it has made them."""
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if not callable(closure):
-            self._mask_gradients()
-            return None
-
-        def masked() -> Any:
-            loss = closure()
-            self._mask_gradients()
-            return loss
-
-        return ((args[0], masked, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": masked})
+        return once_graded(self._mask_gradients, args, kwargs)
 
     @torch.no_grad()
     def _mask_gradients(self) -> None:
@@ -93,6 +82,30 @@ class Holder:
                     f"the gradient of {name!r} holds NaN or infinity; the step was not taken and the weights are unharmed. "
                     "Lower the learning rate, clip gradients, or step through a GradScaler."
                 )
+
+
+def once_graded(act: Callable[[], None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Act on gradients before an optimizer's step: now, or right after the closure has made them that is yet to.
+
+    Args:
+        act: what to do.
+        args: of the step, as a step pre-hook gets them: the optimizer, and perhaps the closure.
+        kwargs: of the step; the closure may be among them.
+
+    Returns:
+        What the pre-hook is to return.
+    """
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    if not callable(closure):
+        act()
+        return None
+
+    def graded() -> Any:
+        loss = closure()
+        act()
+        return loss
+
+    return ((args[0], graded, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": graded})
 
 
 class Silenced:

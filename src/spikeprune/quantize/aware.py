@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spikeprune.errors import QuantizeError, UnsupportedOptimizer
-from spikeprune.hold import refuse_unreachable
+from spikeprune.hold import once_graded, refuse_unreachable
 from spikeprune.kernel.quantize import exact_step, from_integers, largest, step_of, to_integers
 from spikeprune.quantize.values import Quantization, Quantized
 from spikeprune.quantize.weights import Bits, chosen
@@ -119,17 +119,7 @@ class Aware:
         # Last of all: what others zero after a step, as `hold` does, they are to zero in the masters.
         self._post.remove()
         self._post = self._optimizer.register_step_post_hook(self._after)
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if not callable(closure):
-            self._lend()
-            return None
-
-        def lent() -> Any:
-            loss = closure()
-            self._lend()
-            return loss
-
-        return ((args[0], lent, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": lent})
+        return once_graded(self._lend, args, kwargs)
 
     @torch.no_grad()
     def _lend(self) -> None:
