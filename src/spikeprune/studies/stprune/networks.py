@@ -165,7 +165,7 @@ def shallow(lab: Lab, settings: Settings) -> Made:
     variance, masks, widths = significant(lab, settings)
     bench = lab.untrained()
     if (layer := contraction(widths)) is None:  # then it is slim
-        return (*_anew(lab, bench, masks, "slim"), {"variance": variance})
+        return network(lab, settings, "slim")[0], plan_shrink(bench.view, masks), {"variance": variance}
     bench = Bench(shallower(bench.net, layer), bench.view.example, lab.recipe.machine)  # type: ignore[arg-type]
     leads = {x.name: _first(x.weight.shape[0], widths[x.name]) for x in bench.view.channel_layers()}
     masks = channel_masks(bench.view, leads)
