@@ -9,6 +9,7 @@ leading        the same widths, with the trained weights of the channels that le
 uniform        every layer by one factor, no more parameters, drawn anew
 shallow        slim without the layers from where dimensions begin to fall, if they do, drawn anew
 short          slim, at the smallest T within the budget
+leading short  leading, alike
 dense short    dense, alike
 sudden         significant widths, from scratch at the T of short, by as many batches as slim and short together
 =============  ==========================================================================================
@@ -256,6 +257,7 @@ MAKE: dict[str, Callable[[Lab, Settings], Made]] = {
     "uniform": uniform,
     "shallow": shallow,
     "short": partial(short, start="slim"),
+    "leading short": partial(short, start="leading"),
     "dense short": partial(short, start="dense"),
     "sudden": sudden,
 }

@@ -60,7 +60,7 @@ class Settings:
     batches: int = 200
     budget: float = 0.01
     networks: tuple[str, ...] = (
-        "dense", "dense on", "ann", "ann on", "slim", "leading", "uniform", "shallow", "short", "sudden",
+        "dense", "dense on", "ann", "ann on", "slim", "leading", "uniform", "shallow", "short", "leading short", "sudden",
     )  # fmt: skip
     bits: tuple[int, ...] = (8, 7, 6, 5, 4, 3, 2)
     aware: tuple[int, ...] = (5, 4, 3, 2)
@@ -96,7 +96,7 @@ EVENTS = Settings(
     samples=800,
     levels=(10, 5, 2, 1),
     batches=60,
-    networks=("dense", "dense on", "slim", "shallow", "short", "dense short"),
+    networks=("dense", "dense on", "slim", "leading", "shallow", "short", "leading short", "dense short"),
     noisy=300,
 )
 # For a GPU: the paper's network, at a few timesteps of direct coding. Steps times integers need 32 bit.

@@ -25,7 +25,7 @@ from spikeprune.temporal import truncate
 from spikeprune.view.model_view import model_view
 
 READINGS: tuple[Reading, ...] = ("current", "charge")
-FALLING = {"slim": "short", "dense": "dense short"}
+FALLING = {"slim": "short", "leading": "leading short", "dense": "dense short"}
 # How weights are quantized after training: the paper's way, and two better ones.
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "max, a layer": {},

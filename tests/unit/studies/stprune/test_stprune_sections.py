@@ -67,6 +67,7 @@ def rows_of(seed, **change):
         network("uniform", 0.85, seed, parameters=85),
         network("shallow", change.get("shallow", 0.85), seed, parameters=80),
         network("short", change.get("accuracy", 0.86), seed, levels=levels({8: 0.86, 2: 0.85}), **small),
+        network("leading short", change.get("led", 0.86), seed, levels=levels({8: 0.86, 2: 0.85}), **small),
         network("sudden", 0.84 + 0.0001 * seed, seed, **small),
         {"part": "widths", "seed": seed, "rows": wide, "channels": {"a": 8, "b": 16, "fc": 10}},
         {
@@ -113,6 +114,14 @@ def test_small_and_short_is_held_against_the_dense_network_trained_as_long(chang
     section = stages(told(**change))
     assert verdict(section, "Narrowed to significant widths") == found
     assert "11.1 ± 0.0 times fewer parameters" in section.claims[0].here
+
+
+@pytest.mark.parametrize(("led", "found"), [(0.86, "reproduced"), (0.85, "partly")])
+def test_leading_channels_at_fewer_timesteps_are_held_against_it_too(led, found):
+    section = stages(told(led=led))
+    assert verdict(section, "So does the network of the channels that lead") == found
+    assert verdict(section, "Narrowed to significant widths") == "reproduced"
+    assert any(row[0] == "leading channels, fewer timesteps" for row in section.tables[0].rows)
 
 
 @pytest.mark.parametrize(("left", "found"), [(90, "reproduced"), (110, "refuted")])

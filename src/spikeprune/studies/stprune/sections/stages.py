@@ -11,7 +11,7 @@ from spikeprune.studies.stprune.trials import PAPER, SCHEMES
 from spikeprune.studies.sweep import cell
 from spikeprune.studies.verdicts import by_share
 
-DRAWN = ("dense on", "ann on", "slim", "leading", "uniform", "shallow", "short", "dense short", "sudden")
+DRAWN = ("dense on", "ann on", "slim", "leading", "uniform", "shallow", "short", "leading short", "dense short", "sudden")
 POINTS = 1.5  # that the smaller network may lie below the dense one
 SHORTER = 4.0  # times fewer timesteps
 LESS = 8.0  # times less energy than the ANN
@@ -22,7 +22,7 @@ def stages(told: Told) -> Section:
     return Section(
         "stages",
         "Stages",
-        claims=[claim for claim in (_size(told), *_energy(told), *_controls(told)) if claim is not None],
+        claims=[claim for claim in (*_sizes(told), *_energy(told), *_controls(told)) if claim is not None],
         text=[
             "A network that is drawn anew is trained by the dense one's recipe, as many batches, with a warm-up; leading channels are trained on for as many again. "
             f"T then falls level by level, {told.settings.batches} batches each, the first level at the full T; trained on: as many batches at the full T. The last T is the smallest "
@@ -93,14 +93,22 @@ def _plot(told: Told) -> list[Plot]:
     return [Plot(curves("stages", "Accuracy against parameters, timesteps and energy", panels), words)]
 
 
-def _size(told: Told) -> Claim:
-    dense, short = told.network("dense on"), told.network("short")
+def _sizes(told: Told) -> list[Claim]:
+    texts = {
+        "short": "Narrowed to significant widths and trained from scratch, then at fewer timesteps, the network loses little accuracy",
+        "leading short": "So does the network of the channels that lead, with the weights that they have",
+    }
+    return [_size(told, name, text) for name, text in texts.items() if told.names([name])]
+
+
+def _size(told: Told, name: str, text: str) -> Claim:
+    dense, short = told.network("dense on"), told.network(name)
     fewer = ratio(dense.by_seed("parameters"), short.by_seed("parameters"))
     shorter = ratio(dense.by_seed("timesteps"), short.by_seed("timesteps"))
     below = lost(percents(short), percents(dense))
     assert below is not None
     return Claim(
-        "Narrowed to significant widths, then to fewer timesteps, the network loses little accuracy",
+        text,
         "0.07 of the parameters, T from 100 to 25, accuracy from 90.10 to 89.04 (CIFAR-10, VGG9)",
         f"{fewer:.1f} times fewer parameters, {shorter:.1f} times fewer timesteps, {below:.2f} points below the dense network trained as long",
         by_share([shorter.mean >= SHORTER, below.mean <= POINTS]),

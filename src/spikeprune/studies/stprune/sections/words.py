@@ -21,6 +21,7 @@ ABOUT = {
     "uniform": "one factor for all layers, from scratch",
     "shallow": "significant widths and depth, from scratch",
     "short": "significant widths, fewer timesteps",
+    "leading short": "leading channels, fewer timesteps",
     "dense short": "dense SNN, fewer timesteps",
     "sudden": "significant widths, as few timesteps from scratch",
 }
