@@ -22,6 +22,10 @@ class Need(Enum):
     WEIGHT_GRADIENT = "weight_gradient"
     """Mean over batches of |dL/dw|, each weighing as many samples as it has, through the surrogate and all timesteps; of the
     weight's shape. L is a batch's mean loss: with larger batches, gradients of opposite sign cancel before the absolute value."""
+    ELIGIBILITY = "eligibility"
+    """Mean over batches of |sum of dL/ds[t] psi[t] a[t]| over samples, timesteps and places, weighted as WEIGHT_GRADIENT and of the
+    weight's shape: s are the spikes of the neuron that the layer drives, psi is the slope of its surrogate, and a the trace of
+    TRACE_POWER. The credit of e-prop, which no reset cuts short; see `measure.eligibility`. Without a neuron, |dL/dw|."""
     INPUT_COUNT = "input_count"
     """Mean number of non-zero inputs a sample; (T, channels, space ...), or (1, ...) for a layer called once a pass."""
     INPUT_POWER = "input_power"
@@ -46,7 +50,7 @@ class Need(Enum):
     """The same of the charge, which knows leak and resets."""
 
 
-GRADIENTS = frozenset({Need.WEIGHT_GRADIENT, Need.STEP_WEIGHT, Need.GAIN_GRADIENT})
+GRADIENTS = frozenset({Need.WEIGHT_GRADIENT, Need.ELIGIBILITY, Need.STEP_WEIGHT, Need.GAIN_GRADIENT})
 # Told by timestep at a layer rather than at a neuron: step weights are, where a layer drives none.
 AT_LAYERS = frozenset({Need.INPUT_COUNT, Need.INPUT_POWER, Need.TRACE_POWER, Need.STEP_WEIGHT})
 
@@ -68,6 +72,11 @@ class LayerStats:
     def weight_gradient(self) -> Tensor:
         """Mean over batches, weighted by their samples, of |dL/dw|; float64, of the weight's shape."""
         return self._tensor(Need.WEIGHT_GRADIENT)
+
+    @property
+    def eligibility(self) -> Tensor:
+        """Mean over batches, weighted by their samples, of each weight's credit by way of spikes; float64, of the weight's shape."""
+        return self._tensor(Need.ELIGIBILITY)
 
     @property
     def input_count(self) -> Tensor:

@@ -1,6 +1,6 @@
 """The pass itself: which probes listen, batch by batch, and what they give."""
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +13,7 @@ from spikeprune.kernel.pca import Scatter
 from spikeprune.measure.batches import LossFn, check_batches, loss_of, parts, refuse_empty, run_batch
 from spikeprune.measure.channels import ChannelMembrane, ChannelRate, GainGradient
 from spikeprune.measure.clock import Clock
+from spikeprune.measure.eligibility import Eligibility
 from spikeprune.measure.gradients import WeightGradient
 from spikeprune.measure.inputs import InputCount, Power
 from spikeprune.measure.neurons import NearThreshold, SpikeRate, StepWeight
@@ -43,7 +44,7 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
         NonFinite: a weight, an input or a gradient is NaN or infinite.
         LayoutError: a batch has other timesteps than the view, or calls other layers.
         MeasureError: the model cannot run a batch; the loss depends on no layer's weight, or cannot be computed; a neuron's
-            leak or charge is asked for and cannot be told.
+            leak, charge or surrogate is asked for and cannot be told.
 
     Example:
         >>> from spikeprune import model_view
@@ -64,12 +65,7 @@ def measure(view: ModelView, batches: Iterable[Any], needs: Set[Need], *, loss_f
         for number, batch in enumerate(batches):
             x, y = parts(batch, view.device)
             refuse_empty(x, number)
-            total.begin()
-            out = run_batch(view, x, number)
-            total.clock.check()
-            if GRADIENTS & needs:
-                assert loss_fn is not None
-                total.backward(loss_of(loss_fn, out, y, number))
+            total.take(number, x, y, loss_fn)
     if not total.clock.samples:
         raise EmptyCalibration(
             "the calibration data held no batch. Pass a list or a DataLoader with at least one; a generator is empty the second time."
@@ -84,6 +80,7 @@ class _Pass:
         self.view, self.needs, self.clock = view, needs, Clock(view)
         self.weights, self.counts = WeightGradient(view, self.clock), InputCount(view, self.clock)
         self.gains: GainGradient | None = None
+        self.credits: Eligibility | None = None
         self.probes: dict[Need, Probe] = {need: self._probe(need) for need in Need if need in needs}
 
     def _probe(self, need: Need) -> Probe:
@@ -91,6 +88,9 @@ class _Pass:
         match need:
             case Need.WEIGHT_GRADIENT:
                 return self.weights
+            case Need.ELIGIBILITY:
+                self.credits = Eligibility(view, clock)
+                return self.credits
             case Need.INPUT_COUNT:
                 return self.counts
             case Need.INPUT_POWER | Need.TRACE_POWER:
@@ -112,20 +112,34 @@ class _Pass:
                 return ChannelScatter(view, clock, charge=need is Need.CHARGE_SCATTER)
 
     def hooks(self) -> Iterator[RemovableHandle]:
+        # In the order of Need: credits are taken back from the neuron's own input, before STEP_WEIGHT puts one of its own there.
         yield from self.clock.first()
         for probe in self.probes.values():
             yield from probe.hooks()
         yield from self.clock.last(self.view.layers if AT_LAYERS & self.needs else ())
 
-    def begin(self) -> None:
+    def take(self, number: int, x: Any, y: Any, loss_fn: LossFn | None) -> None:
+        """Run a batch; when this returns, its graph is gone."""
         self.clock.begin()
         for probe in self.probes.values():
             probe.begin()
+        out = run_batch(self.view, x, number)
+        self.clock.check()
+        if GRADIENTS & self.needs:
+            assert loss_fn is not None
+            self._backward(loss_of(loss_fn, out, y, number))
 
-    def backward(self, loss: Tensor) -> None:
-        others = self.weights.backward(loss, () if self.gains is None else self.gains.parameters)
-        if self.gains is not None:
-            self.gains.add(others)
+    def _backward(self, loss: Tensor) -> None:
+        gains = [] if self.gains is None else self.gains.parameters
+        others = GRADIENTS & self.needs - {Need.ELIGIBILITY}
+        if self.credits is not None:
+            # One way through the graph for all: STEP_WEIGHT adds up what passes, and must hear it once.
+            parameters = [*(x.weight for x in self.view.layers if x.weight.requires_grad), *gains] if others else []
+            loss = _linear(parameters, self.credits.backward(loss, parameters))
+        if others:
+            found = self.weights.backward(loss, gains)
+            if self.gains is not None:
+                self.gains.add(found)
 
     def stats(self) -> Stats:
         means = {need: probe.means() for need, probe in self.probes.items()}
@@ -137,6 +151,8 @@ class _Pass:
         values = {need: found[layer.name] for need, found in means.items() if layer.name in found}
         absent = {need: _no_gradient(layer) for need in GRADIENTS & self.needs}
         absent |= {need: why for need, why in ABSENT.items() if need in self.needs}
+        if Need.ELIGIBILITY in self.needs and layer.weight.requires_grad and layer.neuron is not None:
+            absent[Need.ELIGIBILITY] = NO_CREDIT.format(neuron=layer.neuron)
         return LayerStats(layer.name, values, binary=layer.name not in self.counts.real, absent=absent)
 
 
@@ -148,6 +164,16 @@ ABSENT = {
     Need.CHARGE_SCATTER: ": its output channels must stay, or pass no neuron; see view.explain().",
     Need.GAIN_GRADIENT: ": its output channels must stay, or pass no norm whose gain takes gradients; see view.explain().",
 }
+NO_CREDIT = (
+    ": the loss does not feel the spikes of {neuron!r}, which it drives, or these do not feel its weight. Undo a detach() behind it, use "
+    "spikes in the loss in place of a membrane, or leave it out (layers=...)."
+)
+
+
+def _linear(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+    """Give a loss that has these gradients, with a graph of its own."""
+    parts = [(x * grad).sum() for x, grad in zip(parameters, gradients, strict=True) if grad is not None]
+    return sum(parts, start=torch.zeros(()))
 
 
 def _no_gradient(layer: Layer) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from spikeprune.coverage import coverage
+from spikeprune.kernel.patterns import NM
 from spikeprune.measure import measure
 from spikeprune.metrics import HOROWITZ_45NM, NEEDS, EnergyTable, LayerCost, costs
 from spikeprune.version import __version__
@@ -25,6 +27,7 @@ class Report:
         uncounted: weight-like parameters that belong to no synaptic layer and are in no number here.
         energy_source: where the energy of an operation comes from.
         versions: of the packages that made the numbers.
+        coverage: where an N:M pattern holds, in words; empty if none was asked for.
     """
 
     timesteps: int
@@ -34,6 +37,7 @@ class Report:
     uncounted: tuple[str, ...]
     energy_source: str
     versions: Mapping[str, str]
+    coverage: str = ""
 
     @property
     def weights(self) -> int:
@@ -84,16 +88,17 @@ class Report:
         """Give all numbers, totals first, as JSON values."""
         totals = ("weights", "nonzero", "density", "synops_effective", "synops_dense", "operations", "acs", "macs", "energy_pj")
         rows = [{**asdict(layer), "density": layer.density} for layer in self.layers]
-        rest = {"rates": dict(self.rates), "uncounted": list(self.uncounted), "energy_source": self.energy_source}
+        rest: dict[str, Any] = {"rates": dict(self.rates), "uncounted": list(self.uncounted)}
         size = {"timesteps": self.timesteps, "samples": self.samples}
-        return {name: getattr(self, name) for name in totals} | size | {"layers": rows} | rest | {"versions": dict(self.versions)}
+        rest |= {"energy_source": self.energy_source, "coverage": self.coverage, "versions": dict(self.versions)}
+        return {name: getattr(self, name) for name in totals} | size | {"layers": rows} | rest
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Report":
         """Build the report that `to_dict` described."""
         layers = tuple(LayerCost(**{k: v for k, v in row.items() if k != "density"}) for row in data["layers"])
         own = {name: data[name] for name in ("timesteps", "samples", "rates", "energy_source", "versions")}
-        return cls(layers=layers, uncounted=tuple(data["uncounted"]), **own)
+        return cls(layers=layers, uncounted=tuple(data["uncounted"]), coverage=data.get("coverage", ""), **own)
 
     def to_json(self) -> str:
         """Give all numbers as indented JSON."""
@@ -113,7 +118,7 @@ class Report:
             for x in self.layers
         ]  # fmt: skip
         titles = ("layer", "kind", "weights", "density", "input rate", "op", "SynOps effective", "SynOps dense", "energy nJ")
-        parts = [head, table(titles, rows)]
+        parts = [head, *([self.coverage] if self.coverage else []), table(titles, rows)]
         if self.rates:
             spikes = [(name, f"{sum(r) / len(r):.4f}", " ".join(f"{v:.3f}" for v in r)) for name, r in self.rates.items()]
             parts.append(table(("neurons", "rate", "rate at each timestep"), spikes))
@@ -134,13 +139,14 @@ class Report:
         return report_page(self)
 
 
-def profile(view: ModelView, batches: Iterable[Any], *, energy: EnergyTable = HOROWITZ_45NM) -> Report:
+def profile(view: ModelView, batches: Iterable[Any], *, energy: EnergyTable = HOROWITZ_45NM, pattern: NM | None = None) -> Report:
     """Measure what a model costs on data, with the weights that it has now.
 
     Args:
         view: the model.
         batches: any iterable of `x` or `(x, y)`; labels are not used.
         energy: energy of an operation.
+        pattern: N:M pattern whose coverage the report is to tell.
 
     Raises:
         EmptyCalibration: no batch came.
@@ -155,7 +161,10 @@ def profile(view: ModelView, batches: Iterable[Any], *, energy: EnergyTable = HO
     """
     stats = measure(view, batches, NEEDS)
     rates = {name: rate.tolist() for name, rate in stats.rates.items()}
-    return Report(view.timesteps, stats.samples, costs(view, stats, energy), rates, view.uncounted, energy.source, versions())
+    held = "" if pattern is None else str(coverage(view, pattern))
+    return Report(
+        view.timesteps, stats.samples, costs(view, stats, energy), rates, view.uncounted, energy.source, versions(), held
+    )
 
 
 def versions() -> dict[str, str]:

@@ -74,6 +74,7 @@ def remarks(group: Mapping[str, Sequence[Report]]) -> list[str]:
     """Say where the energy comes from, and what is in no number."""
     reports = [report for found in group.values() for report in found]
     said = [f"Energy: {'; '.join(_distinct(report.energy_source for report in reports))}. {LEFT_OUT}"]
+    said += _distinct(report.coverage for report in reports if report.coverage)
     uncounted = _distinct(name for report in reports for name in report.uncounted)
     if uncounted:
         said.append(f"Not counted, since they belong to no Linear or Conv layer that was called: {', '.join(uncounted)}.")

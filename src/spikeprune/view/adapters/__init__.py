@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -9,6 +10,23 @@ from torch import Tensor, nn
 
 # framework as imported by users -> our module that knows it
 FRAMEWORKS = {"snntorch": "snntorch", "spikingjelly": "spikingjelly"}
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """A neuron's calls, one a timestep, each from the membrane that the one before left; no gradient passes from one to another.
+
+    The gradient of spikes at their input is the slope of the surrogate times the gain.
+
+    Attributes:
+        inputs: leaves of the graph; (N, ...) or, of a neuron that takes sequences, (1, N, ...).
+        spikes: of the same shape.
+        gain: how much of its input the charge takes: dh[t] / dx[t].
+    """
+
+    inputs: list[Tensor]
+    spikes: list[Tensor]
+    gain: float
 
 
 class Adapter(Protocol):
@@ -63,6 +81,16 @@ class Adapter(Protocol):
 
         Raises:
             MeasureError: the membrane cannot be told.
+        """
+        ...
+
+    def surrogate(self, neuron: nn.Module, *args: Any, **kwargs: Any) -> Apart:
+        """Run a neuron with its timesteps apart, so that nothing but its surrogate lies between an input and its spikes.
+
+        The neuron is a copy that may be run.
+
+        Raises:
+            MeasureError: it cannot be told how the charge takes its input.
         """
         ...
 

@@ -10,6 +10,7 @@ from snntorch import Leaky, SpikingNeuron
 from torch import Tensor, nn
 
 from spikeprune.errors import MeasureError, ModelError
+from spikeprune.view.adapters import Apart
 
 # Neurons that unroll time inside one call.
 SEQUENCE = frozenset({"StateLeaky", "LinearLeaky", "AssociativeLeaky"})
@@ -74,6 +75,16 @@ def membrane(neuron: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     if kind == "subtract":
         return mem - fired * level
     return mem * (1 - fired) if kind == "zero" else mem
+
+
+def surrogate(neuron: nn.Module, *args: Any, **kwargs: Any) -> Apart:
+    """Run the copy from a membrane without its graph; known of Leaky alone, whose charge takes its input whole."""
+    if type(neuron) is not Leaky:
+        raise MeasureError(f"the surrogate of a {type(neuron).__name__} neuron is not known here; of snnTorch it is of Leaky.")
+    x, *state = (arg.detach() if isinstance(arg, Tensor) else arg for arg in args)
+    named = {key: arg.detach() if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
+    x.requires_grad_()
+    return Apart([x], [spikes(neuron, neuron(x, *state, **named))], 1.0)
 
 
 def reset(module: nn.Module) -> None:

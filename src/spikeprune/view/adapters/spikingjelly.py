@@ -12,6 +12,7 @@ from spikingjelly.activation_based.neuron import BaseNode, IFNode, LIFNode, Para
 from torch import Tensor, nn
 
 from spikeprune.errors import MeasureError, ModelError
+from spikeprune.view.adapters import Apart
 
 NEURONS = "spikingjelly.activation_based.neuron"
 NEVER = 1e30  # a threshold that nothing reaches
@@ -74,6 +75,23 @@ def charge(neuron: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, float 
 def membrane(neuron: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Run the copy as for its charge, and take what each step leaves."""
     return _course(_known(neuron, "membrane"), *args, **kwargs)[1]
+
+
+def surrogate(neuron: nn.Module, *args: Any, **kwargs: Any) -> Apart:
+    """Run the copy step by step in its own step mode, and take the graph off its memories in between."""
+    node = _known(neuron, "surrogate")
+    inputs, spikes = [], []
+    for step in args[0].split(1) if takes_sequence(node) else [args[0]]:
+        inputs.append(step.detach().requires_grad_())
+        spikes.append(node(inputs[-1], **kwargs))
+        node.detach()
+    return Apart(inputs, spikes, _gain(node))
+
+
+def _gain(node: BaseNode) -> float:
+    if isinstance(node, IFNode) or not node.decay_input:
+        return 1.0
+    return 1 - leak(node)
 
 
 def _course(node: BaseNode, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
