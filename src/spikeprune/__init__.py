@@ -6,12 +6,15 @@ own hooks. Start with `model_view`, then `prune` or `Pruner`, then `profile`.
 
 from spikeprune import methods, metrics, quantize, robustness, temporal
 from spikeprune.balance import balance_
+from spikeprune.coverage import Coverage, coverage
 from spikeprune.errors import SpikepruneError
 from spikeprune.hold import hold
 from spikeprune.kernel import allocate, patterns, schedules, scores
+from spikeprune.learn import learn_masks
 from spikeprune.masks import Masks
 from spikeprune.measure import measure
 from spikeprune.norms import recalibrate
+from spikeprune.packing import PackedNM, pack_nm
 from spikeprune.plan import ShrinkPlan
 from spikeprune.pruner import Pruner, prune
 from spikeprune.quantize import Quantization, fold_norms, quantize_, quantize_aware
@@ -23,9 +26,11 @@ from spikeprune.version import __version__ as __version__
 from spikeprune.view.model_view import ModelView, model_view
 
 __all__ = [
+    "Coverage",
     "Masks",
     "ModelView",
     "Need",
+    "PackedNM",
     "Pruner",
     "Quantization",
     "Report",
@@ -34,13 +39,16 @@ __all__ = [
     "allocate",
     "balance_",
     "channel_masks",
+    "coverage",
     "fold_norms",
     "hold",
+    "learn_masks",
     "load",
     "measure",
     "methods",
     "metrics",
     "model_view",
+    "pack_nm",
     "patterns",
     "plan_shrink",
     "profile",

@@ -46,7 +46,7 @@ def test_one_weight_too_many_takes_a_layer_out():
 
 
 def test_a_named_layer_that_is_filled_up_counts():
-    net, view = pruned()
+    _, view = pruned()
     prune(view, methods.Magnitude(pattern=NM(2, 4)), layers="3")
     assert coverage(view, NM(2, 4)).layers == ("1", "2", "3")
 

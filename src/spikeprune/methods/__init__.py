@@ -7,6 +7,8 @@ from spikeprune.methods.slamp import SLAMP
 from spikeprune.methods.slimming import Slimming, gain_penalty
 from spikeprune.methods.snip import SNIP
 from spikeprune.methods.sparse_training import SET, RigL
+from spikeprune.methods.spikenm import SpikeNM
+from spikeprune.methods.sr_ste import SRSTE
 from spikeprune.methods.stprune import STPrune, contraction
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "SET",
     "SLAMP",
     "SNIP",
+    "SRSTE",
     "Activity",
     "GradientOnly",
     "Magnitude",
@@ -22,6 +25,7 @@ __all__ = [
     "RigL",
     "STPrune",
     "Slimming",
+    "SpikeNM",
     "contraction",
     "gain_penalty",
 ]

@@ -1,0 +1,267 @@
+"""SpikeNM: N:M masks learned from scratch along with the weights, by M logits a block, and led by what synapses are worth over time.
+
+Zhenxin Ye, Bo Yu, Qixin Zhang et al. Sparse by Rule: Probability-Based N:M Pruning for Spiking Neural Networks. 2025. arXiv:2511.12097
+
+    p = softmax(logits / temperature) of every block of m weights; the mask is a draw of n of them without replacement
+    credit = mean over calls of |W| |sum over t of signal x surrogate' x trace|, a moving average
+    q = softmax(log(credit) / sharpness);   loss = task loss + weight * mean over blocks of KL(q || softmax(logits))
+
+Reading of the paper
+  stated    at most n of each m weights in a row live; weights and masks are learned together, from scratch; m logits a block; a
+            differentiable draw of n of them without replacement; distillation towards block-wise soft targets made of credits that are
+            accumulated over time in the manner of eligibility traces, which lowers the variance of the draws.
+  inferred  all formulas (its code is not published): the temperature above is that of the draws; the gradient is that of the relaxed
+            draws at temperature 1, straight through (see `kernel.sampler`). Logits start at zero. The weight of the distillation rises over the
+            first tenth of the training and falls linearly to zero. The learning signal is the whole derivative of the loss for a spike.
+  differs   exactly n of a block live, never fewer. Logits move by their gradient over its root mean square in the layer, which keeps no
+            memory, plus that of the distillation; no more than 10 from the mean of their block. Credits are measured on calibration
+            batches in evaluation mode, at the best masks, every few steps; so a step costs hardly more than without them.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence, Set
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from spikeprune.errors import MaskMismatch, MethodError, NonFinite
+from spikeprune.kernel.blocks import NM, blocks, unblocks
+from spikeprune.kernel.sampler import gumbel, sample, top
+from spikeprune.stats import LayerStats, Need
+from spikeprune.view.layer import Layer
+
+FURTHEST = 10.0  # a logit is from the mean of its block
+RISING = 0.1  # share of the training in which the weight of the distillation rises
+MEMORY = 0.9  # of credits: what an older one counts against the next
+SMALLEST = 1e-12  # a credit, over the largest of the layer
+HAIR = 1e-6  # tells equal logits apart
+
+
+@dataclass(frozen=True)
+class SpikeNM:
+    """Learn which n of every m weights live, while the network trains. Use it with `learn_masks`.
+
+    Args:
+        n: weights that live of a block, 1 to m.
+        m: weights of a block, in a row along the input channels; up to 32.
+        rate: how far logits move in a step.
+        temperature: of the draws, at first and at last; it falls exponentially. Lower is surer.
+        distill: weight of the distillation; 0 leaves it out, and nothing is measured.
+        sharpness: of the targets: they are credits to the power 1 / sharpness.
+        every: steps from one measurement of credits to the next.
+        dense: whether masked weights get gradients too, straight through; otherwise they rest.
+        seed: of the draws.
+
+    Raises:
+        SparsityError: there is no such pattern.
+        MethodError: another argument is out of range.
+
+    Example:
+        >>> SpikeNM(2, 4).pattern
+        NM(n=2, m=4)
+    """
+
+    n: int = 2
+    m: int = 4
+    rate: float = 0.05
+    temperature: tuple[float, float] = (1.0, 0.1)
+    distill: float = 1.0
+    sharpness: float = 1.0
+    every: int = 16
+    dense: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _ = self.pattern
+        first, last = self.temperature
+        if not first >= last > 0:
+            raise MethodError(
+                f"temperature is {self.temperature}, but must be two numbers above 0, the second not above the first."
+            )
+        for name, value in {"rate": self.rate, "sharpness": self.sharpness}.items():
+            if not value > 0:
+                raise MethodError(f"{name} is {value}, but must be above 0.")
+        if not self.distill >= 0:
+            raise MethodError(f"distill is {self.distill}, but must be 0 or more.")
+        if self.every < 1:
+            raise MethodError(f"every is {self.every}, but must be 1 step or more.")
+
+    @property
+    def pattern(self) -> NM:
+        """What lives of a block."""
+        return NM(self.n, self.m)
+
+    @property
+    def needs(self) -> Set[Need]:
+        """Eligibility, if there is distillation."""
+        return frozenset({Need.ELIGIBILITY} if self.distill else ())
+
+    def begin(self, layers: Sequence[Layer], steps: int) -> "Logits":
+        """Begin with equal logits."""
+        return Logits(self, layers, steps)
+
+
+@final
+class Logits:
+    """The logits of all layers, and the credits that lead them.
+
+    Attributes:
+        logits: by layer name, (m, blocks); minus infinity where a last block is filled up.
+        credits: alike, bfloat16; of layers that were measured.
+        step: of training, from 0.
+    """
+
+    def __init__(self, method: SpikeNM, layers: Sequence[Layer], steps: int) -> None:
+        self._method, self._steps, self.step = method, steps, 0
+        self.logits = {layer.name: columns(torch.zeros_like(layer.weight), method.m, fill=-torch.inf) for layer in layers}
+        self.credits: dict[str, Tensor] = {}
+        self._places = {layer.name: place for place, layer in enumerate(layers)}
+
+    @property
+    def every(self) -> int:
+        """Steps from one measurement of credits to the next; 0 for none."""
+        return self._method.every if self._method.distill else 0
+
+    @property
+    def temperature(self) -> float:
+        """Of the draws at this step."""
+        first, last = self._method.temperature
+        return float(first * (last / first) ** self._share)
+
+    @property
+    def distill(self) -> float:
+        """The weight of the distillation at this step."""
+        return self._method.distill * min(1.0, self._share / RISING) * (1 - self._share)
+
+    @property
+    def _share(self) -> float:
+        return min(1.0, self.step / self._steps)
+
+    @torch.no_grad()
+    def draw(self, name: str, weight: Tensor) -> Tensor:
+        """Draw n of every m without replacement; the same mask however often it is asked at this step."""
+        noisy = self.logits[name] / self.temperature + self._noise(name)
+        return self._mask(noisy, weight)
+
+    def best(self, name: str, weight: Tensor) -> Tensor:
+        """Take the n largest logits of every block; of equal ones the larger weights."""
+        rank = columns(weight.abs(), self._method.m).argsort(dim=0).argsort(dim=0)
+        return self._mask(self.logits[name] + HAIR * rank, weight)
+
+    @torch.no_grad()
+    def learn(self, name: str, weight: Tensor, grad: Tensor) -> None:
+        """Move the logits of a layer, and give masked weights no gradient if they are to rest."""
+        logits = self.logits[name]
+        _refuse_nan(name, logits)
+        direction, real = self.direction(name, weight, grad), logits > -torch.inf
+        if not self._method.dense:
+            grad *= self.draw(name, weight)  # before the logits move
+        moved = (logits - self._method.rate * direction).masked_fill_(~real, 0)
+        moved -= moved.sum(0) / real.sum(0)
+        logits.copy_(moved.clamp_(-FURTHEST, FURTHEST).masked_fill_(~real, -torch.inf))
+
+    def direction(self, name: str, weight: Tensor, grad: Tensor) -> Tensor:
+        """Give what logits are moved against: the slope over its root mean square, and that of the distillation; (m, blocks)."""
+        slope = self.slope(name, weight, grad)
+        slope /= slope.square().mean().sqrt().clamp_min(1e-30)
+        if self._method.distill and name in self.credits:
+            target = targets(self.credits[name].float(), self._method.sharpness)
+            slope.add_(self.logits[name].softmax(0) - target, alpha=self.distill)
+        return slope
+
+    def slope(self, name: str, weight: Tensor, grad: Tensor) -> Tensor:
+        """Give the gradient of the task's loss for a layer's logits by this step's draw; (m, blocks)."""
+        with torch.enable_grad():
+            leaf = (self.logits[name] / self.temperature).requires_grad_()
+            mask = sample(leaf, self._method.n, 1.0, self._noise(name))
+            (slope,) = torch.autograd.grad(mask, leaf, columns(grad * weight, self._method.m))
+        return slope
+
+    @torch.no_grad()
+    def note(self, name: str, weight: Tensor, stats: LayerStats) -> None:
+        """Take the eligibilities of a layer's weights into its credits."""
+        credit = columns(weight.abs() * stats.eligibility.to(weight.device), self._method.m)
+        before = self.credits.get(name)
+        mean = credit if before is None else MEMORY * before.float() + (1 - MEMORY) * credit
+        self.credits[name] = mean.to(torch.bfloat16)
+
+    def again(self, seed: int) -> "Logits":
+        """Give the same logits and credits, shared, with draws from another seed."""
+        twin = copy(self)
+        twin._method = replace(self._method, seed=seed)
+        return twin
+
+    def advance(self) -> None:
+        """Go on to the next step."""
+        self.step += 1
+
+    def chances(self, name: str) -> Tensor:
+        """Give the chances of the first of the n draws of every block, float32 (m, blocks), at this step's temperature."""
+        return (self.logits[name] / self.temperature).softmax(0)
+
+    def entropy(self) -> float:
+        """Give the mean entropy of all blocks' chances, over that of equal ones: 1 when nothing is learned, 0 when all is sure."""
+        found = torch.cat([torch.special.entr(self.chances(name)).sum(0) for name in self.logits])
+        return float(found.mean() / math.log(self._method.m)) if self._method.m > 1 else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give step, logits and credits."""
+        return {
+            "step": self.step,
+            "logits": {name: x.clone() for name, x in self.logits.items()},
+            "credits": {name: x.clone() for name, x in self.credits.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from `state_dict`.
+
+        Raises:
+            MaskMismatch: the state is of another method.
+            NonFinite: a logit is NaN.
+        """
+        if missing := {"step", "logits", "credits"} - state.keys():
+            raise MaskMismatch(f"this is no state of SpikeNM: it lacks {', '.join(sorted(missing))}.")
+        for name, logits in state["logits"].items():
+            _refuse_nan(name, logits)
+            self.logits[name].copy_(logits)
+        self.step = state["step"]
+        self.credits = {name: x.to(self.logits[name].device, torch.bfloat16) for name, x in state["credits"].items()}
+
+    def _noise(self, name: str) -> Tensor:
+        """Draw a layer's noise of this step, from the seed: it need not be kept for the gradient, nor for resuming."""
+        logits = self.logits[name]
+        what = f"{self._method.seed} {self.step} {self._places[name]}"
+        generator = torch.Generator(logits.device).manual_seed(zlib.crc32(what.encode()))  # of a longer seed a CPU takes 32 bits
+        return gumbel(logits.shape, generator, logits.device)
+
+    def _mask(self, values: Tensor, weight: Tensor) -> Tensor:
+        return unblocks(top(values, self._method.n).t(), weight.shape)
+
+
+def targets(credit: Tensor, sharpness: float = 1.0) -> Tensor:
+    """Turn credits (m, blocks) into targets that sum to 1 in a block; one without any credit gets equal ones.
+
+    Example:
+        >>> targets(torch.tensor([[3.0, 0.0], [1.0, 0.0]]))
+        tensor([[0.7500, 0.5000],
+                [0.2500, 0.5000]])
+    """
+    least = credit.max() * SMALLEST + torch.finfo(credit.dtype).tiny
+    return (credit.clamp_min(least).log() / sharpness).softmax(0)
+
+
+def columns(values: Tensor, m: int, fill: float = 0.0) -> Tensor:
+    """Cut what has a weight's shape into blocks: float32 (m, blocks)."""
+    return blocks(values.detach().float(), m, fill).t().contiguous()
+
+
+def _refuse_nan(name: str, logits: Tensor) -> None:
+    if bool(logits.isnan().any()):
+        raise NonFinite(
+            f"{int(logits.isnan().sum())} of {logits.numel()} logits of layer {name!r} are NaN. Go back to a checkpoint from before, and "
+            "lower the learning rate of the weights."
+        )
