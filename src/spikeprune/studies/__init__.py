@@ -55,6 +55,13 @@ STUDIES = {
         "fashion-sample",
         open=True,
     ),
+    "spikenm": Entry(
+        "spikeprune.studies.spikenm.study",
+        "SpikeNM (Ye et al. 2025, arXiv:2511.12097): learned N:M masks against the largest weights, chance, and no distillation, in one training",
+        ("fashion-mnist", "nmnist-1k", "nmnist", "cifar10", "fashion-sample"),
+        "fashion-sample",
+        open=True,
+    ),
     "stprune": Entry(
         "spikeprune.studies.stprune.study",
         "STPrune (Chowdhury, Garg, Roy 2021, arXiv:2104.12528): widths by principal components, fewer timesteps, fewer bits, energy, noise",

@@ -110,6 +110,21 @@ def conducted(
         StorageError: the folder holds another study, or cannot be written.
         MeasureError: trials failed; told once all others are done, and tried again the next time.
     """
+    labs, ledger = prepared(asked, path, settings, seeds=seeds, watch=watch, fresh=fresh)
+    for lab in labs:
+        lab.train()
+    return labs, conduct_all(trials, labs, ledger, watch or Silent())
+
+
+def prepared(
+    asked: Asked, path: Path, settings: Settings, *, seeds: int, watch: Watch | None, fresh: bool
+) -> tuple[list[Lab], Ledger]:
+    """Open the folder of a study, and the ground of every seed; nothing is trained yet.
+
+    Raises:
+        RecipeError: an override is impossible.
+        StorageError: the folder holds another study, or cannot be written.
+    """
     watch = watch or Silent()
     rests = {**vars(asked), "overrides": list(asked.overrides), **settings.fixed()}
     recipes = [recipe_of(settings, asked.data, seed, asked.overrides) for seed in range(seeds)]  # fail before the folder is made
@@ -118,19 +133,16 @@ def conducted(
             "the study is of deep networks, not of the LIF MLP; leave net.name out or name a network of the zoo, such as vgg11."
         )
     ledger = Ledger.open(path, rests, fresh=fresh)
-    labs = [Lab(recipe, path / f"seed-{recipe.seed}", watch) for recipe in recipes]
-    for lab in labs:
-        lab.train()
-    return labs, conduct_all(trials, labs, ledger, watch)
+    return [Lab(recipe, path / f"seed-{recipe.seed}", watch) for recipe in recipes], ledger
 
 
-def facts(asked: Asked, batches: int, calibration: int, labs: Sequence[Lab], rows: Sequence[Row]) -> dict[str, str]:
+def facts(asked: Asked, batches: int | None, calibration: int, labs: Sequence[Lab], rows: Sequence[Row]) -> dict[str, str]:
     """Say what a report rests on.
 
     Args:
         asked: which study.
-        batches: of retraining after each stop.
-        calibration: batches that methods measure.
+        batches: of retraining after each stop; None if nothing is retrained, and no dense network trained before.
+        calibration: batches that methods measure; told if there is retraining.
         labs: of all seeds.
         rows: all trials.
     """
@@ -138,16 +150,21 @@ def facts(asked: Asked, batches: int, calibration: int, labs: Sequence[Lab], row
     env = environment(recipe, "")
     train, tune = recipe.train, recipe.prune
     small = len(splits.test.y) < SMALL
+    minutes = f"{sum(row['seconds'] for row in rows) / 60:.0f} minutes"
+    retraining = {
+        "retraining": f"{batches} batches of {tune.batch} after each stop, {tune.optimizer}, learning rate {tune.lr:g}, warm-up, then cosine",
+        "calibration": f"{calibration} batches of {tune.calibration_batch} training samples",
+    }
     return {
         "data": f"{asked.data}: {len(splits.train.y):,} training, {len(splits.validation.y):,} validation, {len(splits.test.y):,} test samples; accuracy is that on the "
         + ("validation and test samples together" if small else "test samples")
         + "; held-out samples are the same for all seeds, so deviations hold nothing of their draw",
         "network": f"{recipe.net.title}; dense accuracy {Rows(rows).where(part='dense').percent('accuracy'):.2f} %",
         "dense training": f"{train.epochs} epochs, {train.optimizer}, learning rate {train.lr:g} ({train.decay}), batch {train.batch}",
-        "retraining": f"{batches} batches of {tune.batch} after each stop, {tune.optimizer}, learning rate {tune.lr:g}, warm-up, then cosine",
-        "calibration": f"{calibration} batches of {tune.calibration_batch} training samples",
+        **({} if batches is None else retraining),
         "seeds": ", ".join(str(lab.recipe.seed) for lab in labs),
-        "trials": f"{len(rows):,}, {sum(row['seconds'] for row in rows) / 60:.0f} minutes, besides {training_minutes(labs):.0f} minutes of dense training",
+        "trials": f"{len(rows):,}, {minutes}"
+        + (f", besides {training_minutes(labs):.0f} minutes of dense training" if batches is not None else ""),
         "versions": ", ".join(f"{name} {version}" for name, version in env["versions"].items()),
         "machine": f"{env['machine']['cpu']}, {env['machine']['threads']} threads",
         "command": asked.command(env["machine"]["threads"], len(labs)),

@@ -68,8 +68,12 @@ class Lab:
 
     def train(self) -> None:
         """Train the dense network, or go on with it, unless that is done."""
-        self._run.folder.note_environment(environment(self.recipe, self._run.found.source))
+        self.note()
         train_dense(self._run)
+
+    def note(self) -> None:
+        """Write down what machine and versions the trials run with."""
+        self._run.folder.note_environment(environment(self.recipe, self._run.found.source))
 
     @property
     def seconds(self) -> float:

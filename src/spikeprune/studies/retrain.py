@@ -59,7 +59,15 @@ def _each(rate: Callable[[int], None], before: Callable[[int], None], done: int,
     before(done + step)
 
 
-def fit(lab: Lab, bench: Bench, batches: int, *, name: str) -> int:
+def fit(
+    lab: Lab,
+    bench: Bench,
+    batches: int,
+    *,
+    name: str,
+    optimizer: Optimizer | None = None,
+    before: Callable[[int], None] = _nothing,
+) -> int:
     """Train a network with the dense network's recipe, so many batches with a warm-up before the cosine; returns how many it took.
 
     Args:
@@ -67,15 +75,17 @@ def fit(lab: Lab, bench: Bench, batches: int, *, name: str) -> int:
         bench: the network.
         batches: how many, at least; rounds of an epoch or less.
         name: what the training is for: which samples are drawn.
+        optimizer: the recipe's, if someone holds it already; otherwise it is made here.
+        before: called with the number of the batch, before each.
     """
     table, seed = lab.recipe.train, lab.recipe.seed
     recalibrate(bench.view, lab.for_norms)
-    optimizer = bench.optimizer(table)
+    optimizer = optimizer or bench.optimizer(table)
     clip_gradients(optimizer, table.clip)
     rate, done = falling(optimizer, table.lr, batches), 0
     while done < batches:
         part = lab.some(min(lab.steps, batches - done) * table.batch, f"{name}-on", done)
-        each = partial(_each, rate, _nothing, done)
+        each = partial(_each, rate, before, done)
         epoch(bench, optimizer, part, batch=table.batch, seed=draw(seed, name, done), before=each, after=_nothing)
         done += -(-len(part.y) // table.batch)
     recalibrate(bench.view, lab.for_norms)
