@@ -119,7 +119,7 @@ def _one(recipe: str, overrides: Sequence[str], path: Path, fresh: bool) -> "Com
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="The study of a paper: cqp, sca or slamp.")],
+    name: Annotated[str, typer.Argument(help="The study of a paper: cqp, sca, slamp, spikenm or stprune.")],
     changes: Annotated[
         list[str] | None, typer.Argument(help="key=value on top of its recipe, where the study takes some: net.width=0.25")
     ] = None,
