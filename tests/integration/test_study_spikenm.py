@@ -19,7 +19,7 @@ SMALL = (
     "train.batch=32",
     "train.lr=0.01",
 )
-FEW = replace(QUICK, overrides=SMALL, contenders=("spikenm", "no distillation", "sr-ste", "one shot", "unstructured", "random"))
+FEW = replace(QUICK, overrides=SMALL, contenders=("spikenm", "no distillation", "sr-ste", "asp", "unstructured", "random"))
 
 
 def numbers(rows):
@@ -41,6 +41,7 @@ def test_it_runs_and_goes_on_where_it_stood(tmp_path, monkeypatch):
         assert row["density"] == pytest.approx(0.5, abs=1e-4)
         assert (row["fullest"] <= 2) == (name != "unstructured")
         assert len(row["search"]) == (len(FEW.moments) if name in ("spikenm", "no distillation") else 0)
+    assert next(row for row in done.rows if row["part"] == "dense")["pruned"].keys() == {"2:4"}
     assert len({row["accuracy"] for row in masked.values()}) > 2  # they are not one network
 
     ledger = folder / "trials.jsonl"

@@ -76,26 +76,27 @@ def charged(node, v, x):
     return v + (x - low) * rate if node.decay_input else v - low * rate + x
 
 
+def leaky_charged(node, v, x, late):
+    v = v * (1 - late) if node.reset_mechanism == "zero" else v
+    return node.beta * v + x - (float(node.threshold) * late if node.reset_mechanism == "subtract" else 0)
+
+
 def unrolled(node, currents):
     """Give the spikes of each timestep, as tensors that others hear and the neuron's reset does not, and the slopes at the charges."""
-    heard, slopes, fired = [], [], 0.0
+    heard, slopes = [], []
     snn = isinstance(node, snntorch.Leaky)
     threshold = float(node.threshold) if snn else node.v_threshold
     v = torch.full_like(currents[0], 0.0 if snn else node.v_reset or 0.0)
     for x in currents:
-        if snn:
-            v = v * (1 - fired) if node.reset_mechanism == "zero" else v
-            h = node.beta * v + x - (threshold * fired if node.reset_mechanism == "subtract" else 0)
-        else:
-            h = charged(node, v, x)
+        late = (v > threshold).to(x.dtype) if snn else None  # snnTorch resets a timestep later
+        h = leaky_charged(node, v, x, late) if snn else charged(node, v, x)
         over = h - threshold
         slopes.append(slope_at(node, over.detach()))
         spike = Fire.apply(over, slopes[-1], ((over > 0) if snn else (over >= 0)).to(x.dtype))
-        fired = spike.detach()
         if snn:
-            v = h
+            v = h if node.reset_delay else h - threshold * (spike - late)
         else:
-            own = fired if node.detach_reset else spike
+            own = spike.detach() if node.detach_reset else spike
             v = h - threshold * own if node.v_reset is None else h * (1 - own) + node.v_reset * own
         heard.append(spike * 1.0)
         heard[-1].retain_grad()
@@ -232,6 +233,7 @@ JELLY = {
 }
 LEAKY = {
     "subtract": lambda: snntorch.Leaky(beta=0.8, init_hidden=True, spike_grad=DoubleAtan.apply),
+    "subtract at once": lambda: snntorch.Leaky(beta=0.8, init_hidden=True, spike_grad=DoubleAtan.apply, reset_delay=False),
     "zero": lambda: snntorch.Leaky(beta=0.8, init_hidden=True, spike_grad=DoubleAtan.apply, reset_mechanism="zero"),
 }
 
@@ -416,21 +418,26 @@ def test_convolutions_of_one_and_three_axes(axes, kind):
 
 
 class Residual(nn.Module):
-    """Two normed convolutions whose currents are added drive one neuron."""
+    """Two convolutions, normed or bare, whose currents are added drive one neuron."""
 
-    def __init__(self):
+    def __init__(self, normed):
         super().__init__()
+        self.normed = normed
         self.conv1, self.norm1 = layer.Conv2d(2, 3, 3, padding=1, step_mode="m"), layer.BatchNorm2d(3, step_mode="m")
         self.conv2, self.norm2 = layer.Conv2d(2, 3, 1, step_mode="m"), layer.BatchNorm2d(3, step_mode="m")
         self.lif = neuron.LIFNode(tau=1.5, v_threshold=0.5, step_mode="m", surrogate_function=surrogate.ATan())
         awake(self, seed=1)
 
     def forward(self, x):
-        return self.lif(self.norm1(self.conv1(x)) + self.norm2(self.conv2(x))).flatten(3).mean(3)
+        one, other = self.conv1(x), self.conv2(x)
+        current = self.norm1(one) + self.norm2(other) if self.normed else one + other
+        return self.lif(current).flatten(3).mean(3)
 
     def branch(self, i, x, weight):
         conv, norm = (self.conv1, self.norm1) if i == 1 else (self.conv2, self.norm2)
         out = F.conv2d(x, weight, conv.bias, padding=conv.padding)
+        if not self.normed:
+            return out
         return F.batch_norm(out, norm.running_mean, norm.running_var, norm.weight, norm.bias)
 
     def slow(self, x, y):
@@ -444,8 +451,9 @@ class Residual(nn.Module):
         }
 
 
-def test_layers_whose_currents_are_added_share_what_their_neuron_feels():
-    net, batches = Residual().double(), images()
+@pytest.mark.parametrize("normed", [True, False])
+def test_layers_whose_currents_are_added_share_what_their_neuron_feels(normed):
+    net, batches = Residual(normed).double(), images()
     assert_credits(model_view(net, batches[0][0]), batches, net.slow)
 
 

@@ -394,12 +394,14 @@ def test_hooks_of_the_user_run_once_a_call_and_the_credit_is_of_the_layer_as_it_
     assert calls == before
 
 
-def test_a_hook_that_changes_what_a_neuron_hears_is_passed_backward():
-    """Currents are doubled by a hook of the user: as if a layer between had done it."""
-    net, x, y = Deep(WHOLE["IF, subtract"][0]), spikes(T, 2, 6), torch.arange(2)
+@pytest.mark.parametrize("kind", ["IF, subtract", "Leaky, subtract"])
+def test_a_hook_that_changes_what_a_neuron_hears_is_passed_backward(kind):
+    """Currents and spikes are scaled by hooks of the user: as if a layer between had done it."""
+    net, x, y = Deep(WHOLE[kind][0]), spikes(T, 2, 6), torch.arange(2)
     view = model_view(net, x)
     net.n1.register_forward_pre_hook(lambda _, args: (2 * args[0],))
-    net.fc1.register_forward_hook(lambda _, __, out: out + 1)
+    net.n1.register_forward_hook(lambda _, __, out: 2 * out)
+    net.fc1.register_forward_hook(lambda _, __, out: out / 2)
     stats = measure(view, [(x, y)], {CREDIT, GRADIENT}, loss_fn=loss)
     for name in ("fc1", "fc2"):
         assert_close(stats[name].eligibility, stats[name].weight_gradient)
@@ -428,10 +430,11 @@ def test_when_the_next_batch_is_asked_for_the_graph_of_the_last_is_gone(needs):
             alive.append(sum(reference() is not None for reference in seen))
             yield spikes(T, 2, 6), torch.tensor([0, 1])
 
-    handle = net.fc3.register_forward_hook(lambda *args: Mark.apply(args[-1]))
+    # Before and behind a layer that comes after all neurons, whose state is theirs to keep.
+    net.fc3.register_forward_pre_hook(lambda _, args: Mark.apply(args[0]))
+    net.fc3.register_forward_hook(lambda *args: Mark.apply(args[-1]))
     measure(view, batches(), needs, loss_fn=loss)
-    handle.remove()
-    assert len(seen) == 3
+    assert len(seen) == 6
     assert alive == [0, 0, 0]
 
 

@@ -308,3 +308,94 @@ def test_a_depthwise_convolution_is_refused():
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(SparsityError, match="1 inputs in a row"), learn_masks(optimizer, view, LOGITS, 3, layers="1"):
         pass
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("method", LEARNERS)
+def test_scaled_gradients_teach_the_same(method, fused):
+    results = []
+    for scaled in (False, True):
+        net, view, _ = setting()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
+        with learn_masks(optimizer, view, method, 6) as learning:
+            for i in range(6):
+                x, y = batch(seed=i)
+                optimizer.zero_grad()
+                factor = torch.inf if scaled and i == 3 else 1.0
+                scaler.scale(factor * nn.functional.cross_entropy(net(x), y)).backward()
+                if not scaled and i == 3:
+                    continue  # what a scaler skips
+                scaler.step(optimizer)
+                scaler.update()
+            results.append((learning.weights["2"].clone(), learning.steps))
+        assert fullest(net[2].weight != 0, method.pattern.m) == method.pattern.n
+    if fused:  # its step is taken, though it changes nothing, so the next draw is another
+        assert results[1][1] == 6
+        assert bool(torch.isfinite(results[1][0]).all())
+    else:
+        assert torch.allclose(results[0][0], results[1][0], atol=1e-6)
+
+
+def test_under_autocast_logits_stay_float32():
+    net, view, optimizer = setting()
+    with learn_masks(optimizer, view, LOGITS, 3) as learning:
+        before = learning.learner.logits["2"].clone()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            step(net, optimizer)
+        after = learning.learner.logits["2"]
+        assert after.dtype == torch.float32
+        assert not torch.equal(before, after)
+
+
+def test_credits_are_measured_every_few_steps_on_batches_in_turn():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(8, 16),
+        snn.Leaky(beta=0.5, init_hidden=True),
+        nn.Linear(16, 16),
+        snn.Leaky(beta=0.5, init_hidden=True),
+        nn.Linear(16, 4),
+    )
+    view = model_view(net, batch()[0], forward=lambda net, x: sum(net(3 * x) for _ in range(3)))
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    asked = []
+
+    def loss(out, y):
+        asked.append(y)
+        return nn.functional.cross_entropy(out, y)
+
+    batches = [batch(seed=10), batch(seed=11)]
+    with learn_masks(optimizer, view, methods.SpikeNM(2, 4, every=2), 10, calibration=iter(batches), loss_fn=loss) as learning:
+        for i in range(6):
+            assert ("2" in learning.learner.credits) == (i >= 2)
+            optimizer.zero_grad()
+            x, y = batch(seed=i)
+            nn.functional.cross_entropy(view(x), y).backward()
+            optimizer.step()
+            assert fullest(net[2].weight != 0, 4) == 2
+    assert [y.tolist() for y in asked] == [batches[i][1].tolist() for i in (0, 1, 0)]
+    assert float(learning.learner.credits["2"].float().max()) > 0
+
+
+def test_distillation_without_batches_or_loss_is_refused():
+    _, view, optimizer = setting()
+    for given in ({}, {"calibration": [batch()]}, {"loss_fn": nn.functional.cross_entropy}):
+        with (
+            pytest.raises(MethodError, match="measures eligibility while it learns: pass"),
+            learn_masks(optimizer, view, methods.SpikeNM(2, 4), 3, **given),
+        ):
+            pass
+
+
+def test_what_someone_writes_on_a_living_weight_is_taken_over():
+    net, view, optimizer = setting()
+    with learn_masks(optimizer, view, LOGITS, 3) as learning:
+        both = (net[2].weight != 0) & learning.masks["2"]
+        place = tuple(both.nonzero()[0].tolist())
+        with torch.no_grad():
+            net[2].weight[place] = 7.0
+        net.eval()
+        net(batch()[0])
+        assert net[2].weight[place] == 7.0
+        assert learning.weights["2"][place] == 7.0

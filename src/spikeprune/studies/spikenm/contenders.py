@@ -4,8 +4,8 @@
 spikenm          learned along with the weights; then they stay
 no distillation  alike, without credits
 sr-ste           the largest weights at every step; then they stay
-one shot         dense at first; then the largest weights stay (ASP: prune once, retrain)
-unstructured     as one shot, but of the layers' weights together the largest, as many as the pattern leaves
+asp              dense at first; then the largest weights stay: pruned once, and retrained
+unstructured     alike, but of the layers' weights together the largest, as many as the pattern leaves
 random           drawn before the first step
 ===============  ======================================================================================
 """
@@ -61,8 +61,8 @@ CONTENDERS = {
         "SpikeNM without distillation", lambda p, seed: methods.SpikeNM(p.n, p.m, distill=0, seed=draw(seed, "draws"))
     ),
     "sr-ste": Contender("SR-STE", lambda p, _: methods.SRSTE(p.n, p.m)),
-    "one shot": Contender("magnitude N:M, one shot", once=_one_shot),
-    "unstructured": Contender("magnitude, unstructured", once=_unstructured),
+    "asp": Contender("magnitude N:M, retrained (ASP)", once=_one_shot),
+    "unstructured": Contender("unstructured magnitude, retrained", once=_unstructured),
     "random": Contender("random N:M", once=_random, first=True),
 }
-FEW = ("spikenm", "sr-ste", "one shot")
+FEW = ("spikenm", "sr-ste", "asp")

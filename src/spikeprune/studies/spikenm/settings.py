@@ -17,7 +17,7 @@ class Settings:
         overrides: of the data's recipe.
         patterns: (n, m) that every contender is tried with.
         more: (n, m) that `FEW` contenders are tried with.
-        share: of the training, after which masks stay as they are: of those that are learned, and of one shot.
+        share: of the training, after which masks stay as they are: of those that are learned, and of those that are decided once.
         contenders: how masks come about.
         credits: batches that eligibilities are measured on, in turn.
         moments: shares of the search at which logits are looked at.
@@ -43,6 +43,11 @@ class Settings:
             "recipe": self.overrides,
         }
 
+    @property
+    def pairs(self) -> list[Pair]:
+        """All patterns, from dense to sparse."""
+        return sorted({*self.patterns, *self.more}, key=lambda pair: (-pair[0] / pair[1], pair[1]))
+
     def tried(self) -> list[tuple[Pair, str]]:
         """Give pattern and contender of every training."""
         whole = [(pair, name) for pair in self.patterns for name in self.contenders]
@@ -55,7 +60,7 @@ QUICK = Settings(
     overrides=deep.QUICK,
     patterns=((2, 4),),
     more=(),
-    contenders=("spikenm", "no distillation", "sr-ste", "one shot", "random"),
+    contenders=("spikenm", "no distillation", "sr-ste", "asp", "random"),
     credits=2,
     moments=(0.5,),
     draws=4,

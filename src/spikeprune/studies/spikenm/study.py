@@ -62,7 +62,7 @@ def told(asked: Asked, settings: Settings, labs: Sequence[Lab], rows: Sequence[R
     """Turn rows into the report."""
     view = labs[0].untrained().view
     left_out = {}
-    for n, m in (*settings.patterns, *settings.more):
+    for n, m in settings.pairs:
         covered = [layer.name for layer in in_blocks(view, NM(n, m))]
         left_out[f"{n}:{m}"] = ", ".join(layer.name for layer in view.layers if layer.name not in covered)
     known = Told(Rows(rows), settings, left_out)

@@ -12,11 +12,14 @@ from spikeprune.kernel.blocks import blocks, fullest
 from spikeprune.kernel.patterns import NM
 from spikeprune.learn import Learning
 from spikeprune.masks import Masks
+from spikeprune.methods import Magnitude
+from spikeprune.norms import recalibrate
+from spikeprune.pruner import prune
 from spikeprune.recipes.losses import loss_fn
-from spikeprune.recipes.train import Bench
+from spikeprune.recipes.train import Bench, accuracy
 from spikeprune.studies.lab import Batches, Lab
 from spikeprune.studies.measured import measured
-from spikeprune.studies.retrain import fit
+from spikeprune.studies.retrain import fit, held_out
 from spikeprune.studies.spikenm.contenders import CONTENDERS, Contender
 from spikeprune.studies.spikenm.search import looked_at
 from spikeprune.studies.spikenm.settings import Settings
@@ -27,17 +30,24 @@ CREDITED = 64  # samples of a batch that eligibilities are measured on
 
 def trials(settings: Settings) -> Iterator[Trial]:
     """Give all trials of a seed."""
-    yield Trial({"part": "dense"}, dense)
+    yield Trial({"part": "dense"}, partial(dense, settings=settings))
     for (n, m), name in settings.tried():
         facts = {"part": "masks", "pattern": f"{n}:{m}", "name": name}
         yield Trial(facts, partial(trained, settings=settings, pattern=NM(n, m), name=name))
 
 
-def dense(lab: Lab) -> Mapping[str, Any]:
-    """Train the dense network as all others, and measure it."""
+def dense(lab: Lab, settings: Settings) -> Mapping[str, Any]:
+    """Train the dense network as all others, and measure it; and how it answers pruned by magnitude at the end, without retraining."""
     bench = lab.untrained()
     fit(lab, bench, total(lab), name="masks")
-    return measured(lab, bench)
+    pruned = {}
+    for n, m in settings.pairs:
+        twin = lab.untrained()
+        twin.net.load_state_dict(bench.net.state_dict())
+        prune(twin.view, Magnitude(pattern=NM(n, m)))
+        recalibrate(twin.view, lab.for_norms)
+        pruned[f"{n}:{m}"] = accuracy(twin, held_out(lab))
+    return {"pruned": pruned, **measured(lab, bench)}
 
 
 def total(lab: Lab) -> int:

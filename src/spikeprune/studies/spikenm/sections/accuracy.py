@@ -4,6 +4,7 @@ from spikeprune.report.curves import Line, Panel
 from spikeprune.report.findings import Spread, gap
 from spikeprune.report.page import Claim, Plot, Section
 from spikeprune.report.tables import Table
+from spikeprune.studies.rows import Rows
 from spikeprune.studies.spikenm.sections.words import ABOUT, SPREAD, Told, percents
 from spikeprune.studies.sweep import cell, drawn
 from spikeprune.studies.verdicts import BEYOND, ahead, by_share
@@ -24,7 +25,7 @@ def accuracy(told: Told) -> Section:
         claims=[claim for claim in claims if claim is not None],
         text=[
             "Every network is trained from the same first weights, on the same batches, by the same optimizer and rates, as long as the dense one. "
-            f"Learned masks are learned in the first {100 * share:g} % of the training, and stay as they are for the rest; one shot is dense for as long. Random masks "
+            f"Learned masks are learned in the first {100 * share:g} % of the training, and stay as they are for the rest; others are dense for as long. Random masks "
             "stay from the first step. Unstructured: as many weights in all of the same layers, none in blocks. "
             + _coverage(told)
         ],
@@ -72,11 +73,14 @@ def _above(told: Told, other: str) -> Claim | None:
 
 
 def _table(told: Told) -> Table:
-    body = [("dense", *[cell(told.dense, "accuracy", ".2f")] * len(told.names))]
-    body += [(pattern, *(cell(told.at(name, pattern), "accuracy", ".2f") for name in told.names)) for pattern in told.patterns]
-    return Table(
-        ("pattern", *(ABOUT[name] for name in told.names)), body, f"Top-1 accuracy in percent on held-out data. {SPREAD}", "Top-1"
-    )
+    body = [("dense", *[cell(told.dense, "accuracy", ".2f")] * (1 + len(told.names)))]
+    for pattern in told.patterns:
+        pruned = Rows({"seed": row["seed"], "accuracy": row["pruned"][pattern]} for row in told.dense)
+        cells = [cell(told.at(name, pattern), "accuracy", ".2f") for name in told.names]
+        body.append((pattern, *cells, cell(pruned, "accuracy", ".2f")))
+    titles = ("pattern", *(ABOUT[name] for name in told.names), "magnitude N:M of the dense network")
+    caption = f"Top-1 accuracy in percent on held-out data. {SPREAD} Last column: pruned at the end, norms measured anew, not retrained."
+    return Table(titles, body, caption, "Top-1")
 
 
 def _leads(told: Told) -> Table:

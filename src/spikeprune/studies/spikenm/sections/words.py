@@ -42,8 +42,7 @@ class Told:
     @property
     def patterns(self) -> list[str]:
         """All patterns, from dense to sparse."""
-        pairs = sorted({*self.settings.patterns, *self.settings.more}, key=lambda pair: (-pair[0] / pair[1], pair[1]))
-        return [f"{n}:{m}" for n, m in pairs]
+        return [f"{n}:{m}" for n, m in self.settings.pairs]
 
 
 def percents(rows: Rows) -> dict[int, float]:
