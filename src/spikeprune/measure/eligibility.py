@@ -77,7 +77,7 @@ class Eligibility:
     def hooks(self) -> Iterator[RemovableHandle]:
         """Listen at every layer whose weight takes gradients, and at the neurons that these drive."""
         for layer in self._layers:
-            yield layer.module.register_forward_hook(self._at_layer(layer.name), prepend=True)
+            yield layer.module.register_forward_hook(self._at_layer(layer), prepend=True)
         for name in dict.fromkeys(layer.neuron for layer in self._layers if layer.neuron is not None):
             neuron = self._view.neurons[name]
             yield neuron.register_forward_pre_hook(self._before_neuron(name), with_kwargs=True)
@@ -116,11 +116,12 @@ class Eligibility:
         """Give what has the weight's shape, by layer."""
         return {name: total / self._clock.samples for name, total in self._sums.items()}
 
-    def _at_layer(self, name: str) -> Any:
+    def _at_layer(self, layer: Layer) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             own = output.clone() if output._is_view() else output
-            self._given.setdefault(name, []).append(args[0].detach())
-            self._outputs.setdefault(name, []).append(get_gradient_edge(own) if own.requires_grad else None)
+            self._outputs.setdefault(layer.name, []).append(get_gradient_edge(own) if own.requires_grad else None)
+            if layer.layout is Layout.STEP:
+                self._given.setdefault(layer.name, []).append(args[0].detach())
             return own
 
         return hook
@@ -150,7 +151,7 @@ class Eligibility:
             if begun is None or not spikes.requires_grad:
                 calls.append(None)
                 return None
-            # A sequence was put together for the output; a single step's spikes may also reset the neuron, and pass gradients there.
+            # A sequence was put together for the output; a single step's spikes may reset the neuron too, and pass gradients there.
             own = spikes if adapter.takes_sequence(module) and not spikes._is_view() else spikes.clone()
             calls.append(_Call(begun[0], get_gradient_edge(own), begun[1]))
             return own if output is spikes else type(output)([own, *output[1:]])
@@ -210,7 +211,7 @@ class Eligibility:
 
 
 def _sloped(apart: Apart, delta: Tensor) -> Tensor:
-    """Give delta times the surrogate's slope, timestep by timestep: several times faster than all at once."""
+    """Give delta times the surrogate's slope."""
     steps = torch.split(delta, 1) if len(apart.spikes) > 1 else [delta]
     triples = zip(apart.spikes, apart.inputs, steps, strict=True)
     return _joined([torch.autograd.grad(spikes, x, step)[0] / apart.gain for spikes, x, step in triples])
