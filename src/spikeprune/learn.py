@@ -257,9 +257,7 @@ class Learning:
             part.show(training=True)
 
     def _measure(self, count: int) -> None:
-        """Measure on the next batch, at the best masks."""
-        for part in self._parts:
-            part.show(training=False)
+        """Measure on the next batch; in evaluation mode, so at the best masks."""
         batch = self._batches[(count - 1) % len(self._batches)]
         stats = measure(self.view, [batch], self.method.needs, loss_fn=self._loss_fn)
         for part in self._parts:

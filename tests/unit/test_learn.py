@@ -163,6 +163,7 @@ def test_a_resumed_search_is_the_unbroken_one(method):
                 net.load_state_dict(state["net"])
                 optimizer.load_state_dict(state["optimizer"])
                 learning.load_state_dict(state["learning"])
+                assert learning.steps == 5
                 assert fullest(net[2].weight != 0, method.pattern.m) == method.pattern.n
             step(net, optimizer, i)
         learning.release()
@@ -310,31 +311,37 @@ def test_a_depthwise_convolution_is_refused():
         pass
 
 
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("method", LEARNERS)
-def test_scaled_gradients_teach_the_same(method, fused):
-    results = []
-    for scaled in (False, True):
-        net, view, _ = setting()
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, fused=fused)
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
-        with learn_masks(optimizer, view, method, 6) as learning:
-            for i in range(6):
-                x, y = batch(seed=i)
-                optimizer.zero_grad()
-                factor = torch.inf if scaled and i == 3 else 1.0
-                scaler.scale(factor * nn.functional.cross_entropy(net(x), y)).backward()
-                if not scaled and i == 3:
-                    continue  # what a scaler skips
+def scaled_run(method, fused, *, scaled, overflow=None):
+    net, view, _ = setting()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
+    with learn_masks(optimizer, view, method, 6) as learning:
+        for i in range(6):
+            x, y = batch(seed=i)
+            optimizer.zero_grad()
+            factor = torch.inf if scaled and i == overflow else 1.0
+            scaler.scale(factor * nn.functional.cross_entropy(net(x), y)).backward()
+            if scaled or i != overflow:
                 scaler.step(optimizer)
                 scaler.update()
-            results.append((learning.weights["2"].clone(), learning.steps))
-        assert fullest(net[2].weight != 0, method.pattern.m) == method.pattern.n
-    if fused:  # its step is taken, though it changes nothing, so the next draw is another
-        assert results[1][1] == 6
-        assert bool(torch.isfinite(results[1][0]).all())
-    else:
-        assert torch.allclose(results[0][0], results[1][0], atol=1e-6)
+        return learning.weights["2"].clone(), learning.masks, learning.learner.state_dict().get("logits", {})
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("method", [*LEARNERS, methods.SRSTE(2, 4, decay=0.5)])
+def test_scaled_gradients_teach_the_same(method, fused):
+    plain, scaled = (scaled_run(method, fused, scaled=scaled) for scaled in (False, True))
+    assert torch.allclose(plain[0], scaled[0], atol=1e-6)
+    assert plain[1] == scaled[1]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_a_scaler_skips_teaches_nothing(fused):
+    weights, _, logits = scaled_run(LOGITS, fused, scaled=True, overflow=3)
+    assert bool(torch.isfinite(weights).all())
+    assert bool(torch.isfinite(logits["2"]).all())
+    if not fused:  # a fused step is taken, though it changes nothing, so that the next draw is another
+        assert torch.allclose(weights, scaled_run(LOGITS, fused, scaled=False, overflow=3)[0], atol=1e-6)
 
 
 def test_under_autocast_logits_stay_float32():

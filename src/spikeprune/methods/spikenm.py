@@ -14,7 +14,7 @@ Reading of the paper
             draws at temperature 1, straight through (see `kernel.sampler`). Logits start at zero. The weight of the distillation rises over the
             first tenth of the training and falls linearly to zero. The learning signal is the whole derivative of the loss for a spike.
   differs   exactly n of a block live, never fewer. Logits move by their gradient over its root mean square in the layer, which keeps no
-            memory, plus that of the distillation; no more than 10 from the mean of their block. Credits are measured on calibration
+            memory, plus that of the distillation; to 10 or -10 at most. Credits are measured on calibration
             batches in evaluation mode, at the best masks, every few steps; so a step costs hardly more than without them.
 """
 
@@ -34,7 +34,7 @@ from spikeprune.kernel.sampler import gumbel, sample, top
 from spikeprune.stats import LayerStats, Need
 from spikeprune.view.layer import Layer
 
-FURTHEST = 10.0  # a logit is from the mean of its block
+FURTHEST = 10.0  # a logit is from 0
 RISING = 0.1  # share of the training in which the weight of the distillation rises
 MEMORY = 0.9  # of credits: what an older one counts against the next
 SMALLEST = 1e-12  # a credit, over the largest of the layer
@@ -157,12 +157,13 @@ class Logits:
         """Move the logits of a layer, and give masked weights no gradient if they are to rest."""
         logits = self.logits[name]
         _refuse_nan(name, logits)
-        direction, real = self.direction(name, weight, grad), logits > -torch.inf
+        direction = self.direction(name, weight, grad)
         if not self._method.dense:
             grad *= self.draw(name, weight)  # before the logits move
-        moved = (logits - self._method.rate * direction).masked_fill_(~real, 0)
-        moved -= moved.sum(0) / real.sum(0)
-        logits.copy_(moved.clamp_(-FURTHEST, FURTHEST).masked_fill_(~real, -torch.inf))
+        moved = (logits - self._method.rate * direction).clamp_(
+            -FURTHEST, FURTHEST
+        )  # gradients of a softmax add up to 0: none drifts
+        logits.copy_(moved.masked_fill_(logits == -torch.inf, -torch.inf))
 
     def direction(self, name: str, weight: Tensor, grad: Tensor) -> Tensor:
         """Give what logits are moved against: the slope over its root mean square, and that of the distillation; (m, blocks)."""

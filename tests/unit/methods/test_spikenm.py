@@ -128,7 +128,7 @@ def test_no_gradient_moves_nothing():
     assert not bool(learner.logits["a"].any())
 
 
-def test_logits_stay_near_the_mean_of_their_block():
+def test_logits_stay_within_bounds_and_do_not_drift():
     learner, weight = begun(replace(ALONE, rate=1000.0))
     learner.learn("a", weight, torch.randn_like(weight))
     logits = learner.logits["a"]
