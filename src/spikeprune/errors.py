@@ -8,7 +8,8 @@
     ├── MethodError          something that is no method, pattern or allocation
     ├── ModelError           a model we cannot view
     │   ├── NoPrunableLayers     nothing to prune, or a layer name that fits none
-    │   └── LayoutError          a tensor whose time or batch axis cannot be told
+    │   ├── LayoutError          a tensor whose time or batch axis cannot be told
+    │   └── PlanError            a network that no plan is made of, or a plan that is not the network
     ├── MeasureError         a measuring pass that cannot give what was asked
     │   ├── EmptyCalibration     no batch in the calibration data
     │   ├── MissingLoss          a statistic that takes gradients, without a loss_fn
@@ -52,6 +53,10 @@ class NoPrunableLayers(ModelError):
 
 class LayoutError(ModelError):
     """A tensor whose time or batch axis cannot be told."""
+
+
+class PlanError(ModelError):
+    """A network that no plan is made of, or a plan that is not the network."""
 
 
 class MeasureError(SpikepruneError):
