@@ -5,7 +5,9 @@ llvmlite is optional (the extra `runtime`). Whoever compiles asks `available` fi
 
 import ctypes
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from spikeprune.errors import MissingExtra
@@ -16,13 +18,14 @@ try:
 except ImportError:
     llvm = ir = None
 
-__all__ = ["Function", "available", "compiled", "ir"]
+__all__ = ["Function", "available", "compiled", "compiling_for", "ir"]
 
 Function = Callable[..., None]
 
 _lock = threading.Lock()
 _functions: dict[Hashable, Function] = {}
 _kept: list[Any] = []  # LLVM frees the code with its engine
+_processor: ContextVar[str | None] = ContextVar("processor", default=None)
 
 
 def available() -> bool:
@@ -59,6 +62,7 @@ def compiled(key: Hashable, write: Callable[[Any], None]) -> Function:
         >>> place.value
         0.5
     """
+    key = (_processor.get(), key)
     if (function := _functions.get(key)) is None:
         if not available():
             raise MissingExtra.of("llvmlite", "runtime", "native code")
@@ -68,14 +72,31 @@ def compiled(key: Hashable, write: Callable[[Any], None]) -> Function:
     return function
 
 
+@contextmanager
+def compiling_for(processor: str) -> Iterator[None]:
+    """Compile what is asked for in here for another processor, by LLVM's name of it; this one must have all its instructions.
+
+    Example:
+        >>> with compiling_for("generic"):
+        ...     available()
+        True
+    """
+    token = _processor.set(processor)
+    try:
+        yield
+    finally:
+        _processor.reset(token)
+
+
 def _compile(write: Callable[[Any], None]) -> Function:
     module = ir.Module()
     write(module)
     (function,) = (f for f in module.functions if not f.is_declaration)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    features = llvm.get_host_cpu_features().flatten()
-    target = llvm.Target.from_default_triple().create_target_machine(llvm.get_host_cpu_name(), features, opt=3)
+    other = _processor.get()
+    features = "" if other else llvm.get_host_cpu_features().flatten()
+    target = llvm.Target.from_default_triple().create_target_machine(other or llvm.get_host_cpu_name(), features, opt=3)
     code = llvm.parse_assembly(str(module))
     code.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)

@@ -1,0 +1,190 @@
+"""Native code of convolutions that spikes scatter: lists of events, sums in planes, and the neurons of 32 channels at a time."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from spikeprune.runtime.bits import WORD
+from spikeprune.runtime.jit import Function, compiled
+from spikeprune.runtime.lanes import Memory, Value, begin, constant, fill, ones, over, variable, where
+from spikeprune.runtime.neurons import LANES, START, Cells
+from spikeprune.runtime.planes import Kernel, reach
+
+ARRAYS = "events starts weights flushes table sums wide membrane masks out"
+WHOLES = "channels blocks samples timesteps slots size pitch height width origin words"
+
+
+def listing() -> Function:
+    """Compile f(words, starts, events, firsts, channels, timesteps, width, samples, places, phases, slots, size).
+
+    A slot is a timestep of a sample, slot n T + t, and as many in a row as `slots` are a group. For each group, channel and phase, in
+    this order, events are the places in the group's planes, each of `size`, where its spikes begin; firsts is where in the events
+    each list begins, and at last their number. starts is (phases, places), as of `Plane`.
+    """
+    return compiled("scatter events", _listing)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a compiled convolution depends on.
+
+    Attributes:
+        kernel: its shape, without the padding.
+        integer: whether weights are int8 rather than float32.
+        wide: whether sums are moved from 16 to 32 bits on the way.
+        hard: which reset.
+    """
+
+    kernel: Kernel
+    integer: bool
+    wide: bool
+    hard: bool
+
+
+def convolution(shape: Shape) -> Function:
+    """Compile f of addresses, those of ARRAYS, and of numbers, those of WHOLES, in their order.
+
+    ::
+
+        events, firsts  as of `listing`
+        weights         int8 or float32 (blocks, channels, taps phase by phase, 32)
+        flushes         int8 (blocks, channels), 1 where 16 bits might overflow if sums were not moved before this channel
+        table           float32 (6, blocks * 32), of the neurons
+        sums, wide      room of one group: slots * size * 32, int16 or float32; int32, unused if not `wide`
+        membrane        room for height * width * 32 float32
+        masks           room for T * words * 32 int32
+        out             int32 (blocks * 32, T, words), the spikes
+    """
+    return compiled(("scatter", shape), partial(_convolution, shape))
+
+
+def _listing(module: Any) -> None:
+    code, (words, starts, events, firsts), parts = begin(module, "i64 i32 i32 i32", 8)
+    channels, timesteps, width, samples, places, phases, slots, size = parts
+    count, lists = variable(constant(code, 0, "i32")), variable(constant(code, 0))
+    total = samples * timesteps
+    with over(code, 0, (total + slots - 1) // slots) as g, over(code, 0, channels) as c, over(code, 0, phases) as f:
+        firsts.store(lists.value, count.value)
+        lists.put(lists.value + 1)
+        with over(code, g * slots, (g * slots + slots).least(total)) as slot:
+            row = words.at((c * timesteps + slot % timesteps) * width)
+            base = Value(code, code.trunc(((slot - g * slots) * size).raw, count.value.raw.type))
+            sample = slot // timesteps * places
+            words_of = over(code, sample // WORD, (sample + places + WORD - 1) // WORD)
+            with words_of as w, ones(_within(row.load(w), w * WORD, sample, sample + places)) as bit:
+                start = starts.load(f * places + w * WORD + bit - sample)
+                events.store(count.value.zero_extended("i64"), base + start)
+                count.put(count.value + start.compare(">=", 0).zero_extended("i32"))
+    firsts.store(lists.value, count.value)
+    code.ret_void()
+
+
+def _within(word: Value, place: Value, first: Value, last: Value) -> Value:
+    """Keep, of the 64 bits that begin at a place, those from first to last - 1, of which there is one."""
+    low, high = first - place, (last - place).least(WORD)
+    every = constant(word.code, -1)
+    return word & every << low.compare("<", 0).choose(low.of(0), low) & every >> high.of(WORD) - high
+
+
+@dataclass(frozen=True, eq=False)
+class _Code:
+    """The code of one convolution: its shape, arrays and numbers by name."""
+
+    shape: Shape
+    code: Any
+    arrays: dict[str, Memory]
+    wholes: dict[str, Value]
+
+    def __getitem__(self, name: str) -> Value:
+        return self.wholes[name]
+
+
+def _convolution(shape: Shape, module: Any) -> None:
+    weights, sums = ("i8", "i16") if shape.integer else ("f32", "f32")
+    kinds = f"i32 i32 {weights} i8 f32 {sums} i32 f32 i32 i32"
+    code, arrays, wholes = begin(module, kinds, len(WHOLES.split()))
+    to = _Code(shape, code, dict(zip(ARRAYS.split(), arrays, strict=True)), dict(zip(WHOLES.split(), wholes, strict=True)))
+    total, room = to["samples"] * to["timesteps"], to["slots"] * to["size"] * LANES
+    fill(to.arrays["masks"], to["timesteps"] * to["words"] * LANES, LANES)
+    with over(code, 0, to["blocks"]) as block:
+        with over(code, 0, (total + to["slots"] - 1) // to["slots"]) as group:
+            fill(to.arrays["sums"], room, LANES)
+            if shape.wide:
+                fill(to.arrays["wide"], room, LANES)
+            _scatter(to, block, group)
+            first = group * to["slots"]
+            with over(code, first, (first + to["slots"]).least(total)) as slot:
+                _fire(to, block, slot, (slot - first) * to["size"])
+        _turn(to, block)
+    code.ret_void()
+
+
+def _scatter(to: _Code, block: Value, group: Value) -> None:
+    """Write the sums of one group's planes: a channel's weights stay in registers while its events pass."""
+    phases, kernel = to.shape.kernel.phases(), to.shape.kernel
+    with over(to.code, 0, to["channels"]) as c:
+        row = block * to["channels"] + c
+        if to.shape.wide:
+            with where(to.arrays["flushes"].load(row).compare("!=", 0)):
+                _flush(to)
+        done = 0
+        for f, taps in enumerate(phases):
+            place = (group * to["channels"] + c) * len(phases) + f
+            first, last = (to.arrays["starts"].load(at).wide("i64") for at in (place, place + 1))
+            with where(first.compare("<", last)):
+                weights = to.arrays["weights"].at((row * kernel.taps + done) * LANES)
+                _events(to, taps, [weights.load(row.of(q * LANES), LANES) for q in range(len(taps))], (first, last))
+            done += len(taps)
+
+
+def _events(to: _Code, taps: list[tuple[int, int]], weights: list[Value], ends: tuple[Value, Value]) -> None:
+    kernel, stride = to.shape.kernel, to.shape.kernel.stride
+    if to.shape.integer:
+        weights = [weight.wide("i16") for weight in weights]
+    down, across = reach(kernel.height, stride), reach(kernel.width, stride)
+    offsets = [(to["pitch"] * (down - y // stride) + (across - x // stride)) * LANES for y, x in taps]
+    with over(to.code, *ends) as e:
+        sums = to.arrays["sums"].at(to.arrays["events"].load(e).wide("i64") * LANES)
+        for offset, weight in zip(offsets, weights, strict=True):
+            sums.add(offset, weight)
+
+
+def _flush(to: _Code) -> None:
+    """Write the move of all sums from 16 bits to 32."""
+    sums, zero = to.arrays["sums"], constant(to.code, 0, "i16", LANES)
+    with over(to.code, 0, to["slots"] * to["size"]) as i:
+        to.arrays["wide"].add(i * LANES, sums.load(i * LANES, LANES).wide("i32"))
+        sums.store(i * LANES, zero)
+
+
+def _fire(to: _Code, block: Value, slot: Value, base: Value) -> None:
+    """Write the neurons of one slot, whose plane begins at a base: 32 channels of every place."""
+    membrane, channels, first = to.arrays["membrane"], to["blocks"] * LANES, block * LANES
+    places, sample, t = to["height"] * to["width"], slot // to["timesteps"], slot % to["timesteps"]
+    with where(t.compare("==", 0)):
+        start = to.arrays["table"].load(channels * START + first, LANES)
+        with over(to.code, 0, places) as p:
+            membrane.store(p * LANES, start)
+    cells = Cells.of_channels(to.arrays["table"], first, channels, to.shape.hard)
+    masks = to.arrays["masks"].at(t * to["words"] * LANES + sample * places)
+    with over(to.code, 0, to["height"]) as y, over(to.code, 0, to["width"]) as x:
+        place = (base + to["origin"] + y * to["pitch"] + x) * LANES
+        sums = to.arrays["sums"].load(place, LANES)
+        if to.shape.integer:
+            sums = sums.wide("i32")
+        if to.shape.wide:
+            sums = sums + to.arrays["wide"].load(place, LANES)
+        p = y * to["width"] + x
+        v, fires = cells.update(membrane.load(p * LANES, LANES), sums)
+        membrane.store(p * LANES, v)
+        masks.store(p, fires.bits("i32"))
+
+
+def _turn(to: _Code, block: Value) -> None:
+    """Write the spikes of 32 channels, a number for each place, as rows of bits, one for each channel."""
+    with over(to.code, 0, to["timesteps"]) as t, over(to.code, 0, to["words"]) as w:
+        masks = to.arrays["masks"].load((t * to["words"] + w) * LANES, LANES)
+        for c in range(LANES):
+            bit = constant(to.code, 1 << c if c < LANES - 1 else -(1 << c), "i32", LANES)
+            row = (block * LANES + c) * to["timesteps"] + t
+            to.arrays["out"].store(row * to["words"] + w, (masks & bit).compare("!=", 0).bits("i32"))
