@@ -21,12 +21,12 @@ import spikeprune as sp
 from spikeprune import zoo
 from spikeprune.learn import Learning
 
-ROUNDS, EVERY, SEED, TIMESTEPS = 5, 16, 0, 4
+ROUNDS, EVERY, SEED, TIMESTEPS = 3, 16, 0, 4
 CREDITED = 64  # samples that credits are measured on
 TARGET = Path(__file__).parent.parent / "results" / "learning.json"
 NETWORKS = {  # name, width, image, batch
     "vgg11, an eighth of its width, 1x32x32, batch 128": ("vgg11", 0.125, (1, 32, 32), 128),
-    "vgg11, half of its width, 1x32x32, batch 64": ("vgg11", 0.5, (1, 32, 32), 64),
+    "vgg11, half of its width, 1x32x32, batch 32": ("vgg11", 0.5, (1, 32, 32), 32),
 }
 METHODS = {
     "spikenm_2_4": sp.methods.SpikeNM(2, 4, every=EVERY),

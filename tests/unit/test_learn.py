@@ -12,7 +12,7 @@ from spikeprune.errors import MaskMismatch, MethodError, NonFinite, NoPrunableLa
 from spikeprune.kernel.blocks import fullest
 from spikeprune.learn import Learning
 
-LOGITS = methods.SpikeNM(2, 4, distill=0)
+LOGITS = methods.SpikeNM(2, 4, distill=0, temperature=(1.0, 0.1), dense=True)
 LEARNERS = [LOGITS, methods.SRSTE(2, 4), methods.SpikeNM(1, 8, distill=0, dense=False)]
 
 

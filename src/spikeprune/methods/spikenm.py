@@ -11,7 +11,7 @@ Reading of the paper
             differentiable draw of n of them without replacement; distillation towards block-wise soft targets made of credits that are
             accumulated over time in the manner of eligibility traces, which lowers the variance of the draws.
   inferred  all formulas (its code is not published): the temperature above is that of the draws; the gradient is that of the relaxed
-            draws at temperature 1, straight through (see `kernel.sampler`). Logits start at zero. The weight of the distillation rises over the
+            draws at temperature 1, straight through (see `kernel.sampler`). Logits start at zero, and masked weights rest. The weight of the distillation rises over the
             first tenth of the training and falls linearly to zero. The learning signal is the whole derivative of the loss for a spike.
   differs   exactly n of a block live, never fewer. Logits move by their gradient over its root mean square in the layer, which keeps no
             memory, plus that of the distillation; to 10 or -10 at most. Credits are measured on calibration
@@ -49,11 +49,12 @@ class SpikeNM:
         n: weights that live of a block, 1 to m.
         m: weights of a block, in a row along the input channels; up to 32.
         rate: how far logits move in a step.
-        temperature: of the draws, at first and at last; it falls exponentially. Lower is surer.
+        temperature: of the draws, at first and at last; it falls exponentially. Lower is surer; 1 at first explores much, and the weights learn
+            slowly meanwhile.
         distill: weight of the distillation; 0 leaves it out, and nothing is measured.
         sharpness: of the targets: they are credits to the power 1 / sharpness.
         every: steps from one measurement of credits to the next.
-        dense: whether masked weights get gradients too, straight through; otherwise they rest.
+        dense: whether masked weights get gradients too, straight through; otherwise they rest until they are drawn.
         seed: of the draws.
 
     Raises:
@@ -68,11 +69,11 @@ class SpikeNM:
     n: int = 2
     m: int = 4
     rate: float = 0.05
-    temperature: tuple[float, float] = (1.0, 0.1)
-    distill: float = 1.0
+    temperature: tuple[float, float] = (0.1, 0.01)
+    distill: float = 0.3
     sharpness: float = 1.0
     every: int = 16
-    dense: bool = True
+    dense: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -13,7 +13,8 @@ from spikeprune.methods.spikenm import FURTHEST, columns, targets
 from spikeprune.stats import LayerStats, Need
 from spikeprune.view.layer import Layer, Layout
 
-ALONE = SpikeNM(2, 4, distill=0)
+WARM = (1.0, 0.1)
+ALONE = SpikeNM(2, 4, distill=0, temperature=WARM)
 
 
 def layer(shape=(6, 8), name="a", seed=0):
@@ -73,7 +74,7 @@ def test_equal_logits_keep_the_larger_weights_at_first():
 
 
 def test_draws_follow_the_logits_ever_more_surely():
-    learner, weight = begun(SpikeNM(1, 8, distill=0), steps=10, shape=(4000, 8))
+    learner, weight = begun(SpikeNM(1, 8, distill=0, temperature=WARM), steps=10, shape=(4000, 8))
     learner.logits["a"][3] = 1.0
     shares = []
     for _ in range(11):
@@ -86,7 +87,7 @@ def test_draws_follow_the_logits_ever_more_surely():
 
 
 def test_logits_rise_where_a_living_weight_lowers_the_loss():
-    learner, weight = begun(SpikeNM(1, 4, distill=0), shape=(200, 4))
+    learner, weight = begun(SpikeNM(1, 4, distill=0, temperature=WARM), shape=(200, 4))
     grad = torch.zeros_like(weight)
     grad[:, 2] = -weight[:, 2].sign()  # more of |w| is better: the loss falls with the mask of input 2
     for _ in range(20):
