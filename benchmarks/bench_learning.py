@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 import spikeprune as sp
 from spikeprune import zoo
-from spikeprune.learn import Learning
+from spikeprune.learn import learn_masks
 
 ROUNDS, EVERY, SEED, TIMESTEPS = 3, 16, 0, 4
 CREDITED = 64  # samples that credits are measured on
@@ -51,7 +51,7 @@ class Contestant:
         if method is not None:
             view = sp.model_view(self.net, self.batch[0][:2])
             credited = [batch_of(image, CREDITED, 1)]
-            self.learning = Learning(self.optimizer, view, method, 1000, calibration=credited, loss_fn=F.cross_entropy)
+            self.learning = learn_masks(self.optimizer, view, method, 1000, calibration=credited, loss_fn=F.cross_entropy)
 
     def steps(self):
         """Take as many steps as there are from one measurement of credits to the next."""

@@ -37,7 +37,7 @@ def accuracy():
         return sum(int((view(x).argmax(1) == y).sum()) for x, y in test) / 1000
 
 
-searched = 4
+searched = 3
 method = sp.methods.SpikeNM(2, 4)
 steps = searched * len(train)
 with sp.learn_masks(optimizer, view, method, steps, calibration=train[:8], loss_fn=F.cross_entropy) as learning:

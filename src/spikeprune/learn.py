@@ -5,9 +5,8 @@ forward at all timesteps, a profile, a saved file. The gradient is taken there; 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
-from typing import Any, Protocol, final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -16,70 +15,14 @@ from torch.optim import Optimizer
 from spikeprune.decide import in_blocks
 from spikeprune.errors import MaskMismatch, MethodError, NonFinite, SparsityError, UnsupportedOptimizer
 from spikeprune.hold import once_graded, refuse_unreachable
-from spikeprune.kernel.patterns import NM
+from spikeprune.learner import LearnedMethod, Learner
 from spikeprune.masks import Masks
 from spikeprune.measure import LossFn, measure
-from spikeprune.stats import LayerStats, Need
+from spikeprune.stats import Stats
 from spikeprune.view.layer import Layer, check_weights
 from spikeprune.view.model_view import ModelView, check_view
 
 
-class Learner(Protocol):
-    """What a learned method knows of the masks while they are trained; all tensors are of a weight's shape."""
-
-    @property
-    def every(self) -> int:
-        """Steps from one measurement of its needs to the next; 0 for none."""
-        ...
-
-    def draw(self, name: str, weight: Tensor) -> Tensor:
-        """Give the mask that a layer trains with at this step, bool; the same however often it is asked."""
-        ...
-
-    def best(self, name: str, weight: Tensor) -> Tensor:
-        """Give the mask as far as it is learned, bool, without chance."""
-        ...
-
-    def learn(self, name: str, weight: Tensor, grad: Tensor) -> None:
-        """Learn from dL/d(mask * weight), and make of it, in place, what the weight gets."""
-        ...
-
-    def note(self, name: str, weight: Tensor, stats: LayerStats) -> None:
-        """Take what was measured of a layer."""
-        ...
-
-    def advance(self) -> None:
-        """Go on to the next step."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give what resuming needs."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from `state_dict`."""
-        ...
-
-
-class LearnedMethod(Protocol):
-    """A method whose masks are trained by gradients, along with the weights."""
-
-    @property
-    def pattern(self) -> NM:
-        """What lives of a block."""
-        ...
-
-    @property
-    def needs(self) -> Set[Need]:
-        """The statistics it reads now and then."""
-        ...
-
-    def begin(self, layers: Sequence[Layer], steps: int) -> Learner:
-        """Begin to learn the masks of layers, over so many steps of training."""
-        ...
-
-
-@contextmanager
 def learn_masks(
     optimizer: Optimizer,
     view: ModelView,
@@ -89,8 +32,8 @@ def learn_masks(
     calibration: Iterable[Any] = (),
     loss_fn: LossFn | None = None,
     layers: str | Iterable[str] | None = None,
-) -> Iterator["Learning"]:
-    """Learn masks by gradients for as long as the block lasts; then the model keeps the best of them.
+) -> "Learning":
+    """Learn masks by gradients for as long as the `with` block lasts; then the model keeps the best of them.
 
     The training loop stays as it is. One mask serves a whole forward, so all timesteps share it; the next is drawn after the
     optimizer's step. In evaluation mode the model has its best masks. Afterwards measure the norms anew (`recalibrate`), and fine-tune under
@@ -123,50 +66,41 @@ def learn_masks(
         >>> learning.masks.kept, int((net[1].weight != 0).sum())
         ({'1': 32}, 32)
     """
-    learning = Learning(optimizer, view, method, steps, calibration=calibration, loss_fn=loss_fn, layers=layers)
-    try:
-        yield learning
-    finally:
-        learning.release()
+    check_view(view)
+    _check_method(method)
+    _check_steps(steps)
+    refuse_unreachable(optimizer)
+    found = in_blocks(view, method.pattern) if layers is None else view.select(layers)
+    check_weights(found)
+    _refuse_untrained(optimizer, found)
+    credits = _Credits(view, method, calibration, loss_fn)
+    return Learning(optimizer, found, method, method.begin(found, steps), credits)
 
 
 class Learning:
     """The hooks, whole weights and learner of one `learn_masks`; `release` takes the hooks off and leaves the best masks.
 
     Attributes:
+        view: the model.
+        method: what learns.
         steps: how many steps of training were taken.
         learner: what the method knows, such as logits.
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        view: ModelView,
-        method: LearnedMethod,
-        steps: int,
-        *,
-        calibration: Iterable[Any] = (),
-        loss_fn: LossFn | None = None,
-        layers: str | Iterable[str] | None = None,
+        self, optimizer: Optimizer, layers: Iterable[Layer], method: LearnedMethod, learner: Learner, credits: "_Credits"
     ) -> None:
-        check_view(view)
-        _check_method(method)
-        _check_steps(steps)
-        refuse_unreachable(optimizer)
-        self.view, self.method, self._optimizer, self._loss_fn = view, method, optimizer, loss_fn
-        found = in_blocks(view, method.pattern) if layers is None else view.select(layers)
-        check_weights(found)
-        _refuse_untrained(optimizer, found)
-        self._batches = [] if not method.needs else list(calibration)
-        if method.needs and (not self._batches or loss_fn is None):
-            raise MethodError(
-                f"{type(method).__name__} measures {', '.join(sorted(need.value for need in method.needs))} while it learns: pass "
-                "calibration=[(x, y), ...], some training batches, and loss_fn=fn with fn(output, y) a scalar."
-            )
-        self.learner, self.steps = method.begin(found, steps), 0
-        self._parts = [_Part(layer, self.learner) for layer in found]
+        self.view, self.method, self.learner, self.steps = credits.view, method, learner, 0
+        self._optimizer, self._credits = optimizer, credits
+        self._parts = [_Part(layer, learner) for layer in layers]
         self._handles = [handle for part in self._parts for handle in part.hooks()]
         self._handles += [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
+
+    def __enter__(self) -> "Learning":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     @property
     def masks(self) -> Masks:
@@ -257,11 +191,28 @@ class Learning:
             part.show(training=True)
 
     def _measure(self, count: int) -> None:
-        """Measure on the next batch; in evaluation mode, so at the best masks."""
-        batch = self._batches[(count - 1) % len(self._batches)]
-        stats = measure(self.view, [batch], self.method.needs, loss_fn=self._loss_fn)
+        stats = self._credits.measure(count)
         for part in self._parts:
             self.learner.note(part.layer.name, part.values, stats[part.layer.name])
+
+
+@final
+class _Credits:
+    """What the method measures now and then: one batch after the other."""
+
+    def __init__(self, view: ModelView, method: LearnedMethod, calibration: Iterable[Any], loss_fn: LossFn | None) -> None:
+        self.view, self._needs, self._loss_fn = view, method.needs, loss_fn
+        self._batches = list(calibration) if method.needs else []
+        if method.needs and (not self._batches or loss_fn is None):
+            raise MethodError(
+                f"{type(method).__name__} measures {', '.join(sorted(need.value for need in method.needs))} while it learns: pass "
+                "calibration=[(x, y), ...], some training batches, and loss_fn=fn with fn(output, y) a scalar."
+            )
+
+    def measure(self, count: int) -> Stats:
+        """Measure on the batch whose turn it is, from 1 on; in evaluation mode, so at the best masks."""
+        batch = self._batches[(count - 1) % len(self._batches)]
+        return measure(self.view, [batch], self._needs, loss_fn=self._loss_fn)
 
 
 @final

@@ -69,3 +69,18 @@ def test_the_example_of_channels_runs(tmp_path, monkeypatch, capsys):
     assert f"loaded: accuracy {small}%" in out
     assert float(small) > 50
     assert "SynOps effective" in out
+
+
+def test_the_example_of_learned_masks_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        runpy.run_path(str(ROOT / "examples" / "learn_masks.py"))
+    out = capsys.readouterr().out
+    sure = [int(found) for found in re.findall(r"logits (\d+)% sure", out)]
+    assert len(sure) == 3
+    assert sure[-1] > sure[0]  # the masks were learned, not only drawn
+    assert float(re.search(r"fine-tuned: accuracy ([\d.]+)%", out)[1]) > 50
+    assert "2:4" in out
+    packed, dense = (int(found.replace(",", "")) for found in re.search(r"packed: ([\d,]+) bytes.*?, ([\d,]+) as", out).groups())
+    assert packed < 0.6 * dense
+    assert (tmp_path / "packed.safetensors").stat().st_size > packed

@@ -10,7 +10,6 @@ from torch import nn
 from spikeprune import hold, learn_masks, methods, model_view, recalibrate
 from spikeprune.errors import MaskMismatch, MethodError, NonFinite, NoPrunableLayers, SparsityError, UnsupportedOptimizer
 from spikeprune.kernel.blocks import fullest
-from spikeprune.learn import Learning
 
 LOGITS = methods.SpikeNM(2, 4, distill=0, temperature=(1.0, 0.1), dense=True)
 LEARNERS = [LOGITS, methods.SRSTE(2, 4), methods.SpikeNM(1, 8, distill=0, dense=False)]
@@ -150,7 +149,7 @@ def test_evaluation_has_the_best_masks_and_training_goes_on_with_the_draw():
 def test_a_resumed_search_is_the_unbroken_one(method):
     def run(stop):
         net, view, optimizer = setting()
-        learning = Learning(optimizer, view, method, 10)
+        learning = learn_masks(optimizer, view, method, 10)
         for i in range(10):
             if i == stop:
                 state = {
@@ -159,7 +158,7 @@ def test_a_resumed_search_is_the_unbroken_one(method):
                     "learning": learning.state_dict(),
                 }
                 net, view, optimizer = setting(seed=1)
-                learning = Learning(optimizer, view, method, 10)
+                learning = learn_masks(optimizer, view, method, 10)
                 net.load_state_dict(state["net"])
                 optimizer.load_state_dict(state["optimizer"])
                 learning.load_state_dict(state["learning"])
@@ -177,16 +176,16 @@ def test_a_resumed_search_is_the_unbroken_one(method):
 
 def test_a_state_of_another_pattern_or_net_is_refused():
     _, view, optimizer = setting()
-    state = Learning(optimizer, view, LOGITS, 10).state_dict()
+    state = learn_masks(optimizer, view, LOGITS, 10).state_dict()
     with pytest.raises(MaskMismatch, match="of a search for 2:4, but this one is for 1:4"):
-        Learning(optimizer, view, methods.SpikeNM(1, 4, distill=0), 10).load_state_dict(state)
+        learn_masks(optimizer, view, methods.SpikeNM(1, 4, distill=0), 10).load_state_dict(state)
     _, other, another = setting(8, 32, 16, 4)
     with pytest.raises(MaskMismatch, match=r"the state is of layers \{'2': \(16, 16\)\}"):
-        Learning(another, other, LOGITS, 10).load_state_dict(state)
+        learn_masks(another, other, LOGITS, 10).load_state_dict(state)
     with pytest.raises(MaskMismatch, match="lacks learner, pattern, steps, weights"):
-        Learning(optimizer, view, LOGITS, 10).load_state_dict({})
+        learn_masks(optimizer, view, LOGITS, 10).load_state_dict({})
     with pytest.raises(MaskMismatch, match="no state of SpikeNM"):
-        Learning(optimizer, view, LOGITS, 10).load_state_dict({**state, "learner": {}})
+        learn_masks(optimizer, view, LOGITS, 10).load_state_dict({**state, "learner": {}})
 
 
 def test_nothing_is_left_on_model_or_optimizer():

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from spikeprune import methods
 from spikeprune.decide import in_blocks
 from spikeprune.kernel.patterns import NM
-from spikeprune.learn import LearnedMethod
+from spikeprune.learner import LearnedMethod
 from spikeprune.masks import Masks
 from spikeprune.pruner import prune
 from spikeprune.recipes.train import draw

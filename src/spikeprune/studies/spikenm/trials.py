@@ -10,7 +10,7 @@ from spikeprune.decide import in_blocks
 from spikeprune.hold import Holder
 from spikeprune.kernel.blocks import blocks, fullest
 from spikeprune.kernel.patterns import NM
-from spikeprune.learn import Learning
+from spikeprune.learn import Learning, learn_masks
 from spikeprune.masks import Masks
 from spikeprune.methods import Magnitude
 from spikeprune.norms import recalibrate
@@ -98,7 +98,7 @@ class _Coming:
         if contender.learn is not None:
             method = contender.learn(pattern, lab.recipe.seed)
             batches = credits_of(lab, settings) if method.needs else ()
-            self._learning = Learning(self.optimizer, bench.view, method, self._end, calibration=batches, loss_fn=loss_fn)
+            self._learning = learn_masks(self.optimizer, bench.view, method, self._end, calibration=batches, loss_fn=loss_fn)
 
     def before(self, step: int) -> None:
         """Decide what is due before a batch."""
