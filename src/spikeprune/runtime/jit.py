@@ -18,7 +18,7 @@ try:
 except ImportError:
     llvm = ir = None
 
-__all__ = ["Function", "available", "compiled", "compiling_for", "ir"]
+__all__ = ["Function", "available", "compiled", "compiling_for", "ir", "unshared"]
 
 Function = Callable[..., None]
 
@@ -72,6 +72,20 @@ def compiled(key: Hashable, write: Callable[[Any], None]) -> Function:
     return function
 
 
+def unshared(write: Callable[[Any], None]) -> Function:
+    """Compile a function that lives as long as it is referred to, for whom `compiled` would keep too many.
+
+    Raises:
+        MissingExtra: llvmlite is not installed.
+    """
+    if not available():
+        raise MissingExtra.of("llvmlite", "runtime", "native code")
+    with _lock:
+        function, engine = _assemble(write, speed=0)
+    function.engine = engine  # type: ignore[attr-defined]
+    return function
+
+
 @contextmanager
 def compiling_for(processor: str) -> Iterator[None]:
     """Compile what is asked for in here for another processor, by LLVM's name of it; this one must have all its instructions.
@@ -89,6 +103,13 @@ def compiling_for(processor: str) -> Iterator[None]:
 
 
 def _compile(write: Callable[[Any], None]) -> Function:
+    function, engine = _assemble(write, speed=3)
+    _kept.append(engine)
+    return function
+
+
+def _assemble(write: Callable[[Any], None], speed: int) -> tuple[Function, Any]:
+    """Compile; the function lives as long as the engine."""
     module = ir.Module()
     write(module)
     (function,) = (f for f in module.functions if not f.is_declaration)
@@ -96,18 +117,18 @@ def _compile(write: Callable[[Any], None]) -> Function:
     llvm.initialize_native_asmprinter()
     other = _processor.get()
     features = "" if other else llvm.get_host_cpu_features().flatten()
-    target = llvm.Target.from_default_triple().create_target_machine(other or llvm.get_host_cpu_name(), features, opt=3)
+    target = llvm.Target.from_default_triple().create_target_machine(other or llvm.get_host_cpu_name(), features, opt=speed)
     code = llvm.parse_assembly(str(module))
     code.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_vectorization = True
-    passes = llvm.create_pass_builder(target, tuning)
-    passes.getModulePassManager().run(code, passes)
+    if speed:
+        tuning = llvm.create_pipeline_tuning_options(speed_level=speed)
+        tuning.loop_vectorization = True
+        passes = llvm.create_pass_builder(target, tuning)
+        passes.getModulePassManager().run(code, passes)
     engine = llvm.create_mcjit_compiler(code, target)
     engine.finalize_object()
-    _kept.append(engine)
     kinds = [_ctype(argument.type) for argument in function.args]
-    return ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(function.name))
+    return ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(function.name)), engine
 
 
 def _ctype(kind: Any) -> Any:

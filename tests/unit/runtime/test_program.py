@@ -1,0 +1,82 @@
+"""Native calls in a row: the same whether run one by one or as one, on what their tensors hold at the time."""
+
+import pytest
+import torch
+
+from spikeprune.errors import LayoutError
+from spikeprune.runtime import IntegrateAndFire, bits, jit, lif, program
+from spikeprune.runtime.program import Program, Room
+
+pytestmark = pytest.mark.skipif(not jit.available(), reason="llvmlite is not installed")
+
+
+def packed_and_counted():
+    x, words, found = torch.zeros(2, 70), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+    made = Program()
+    made.add(bits.pack(), x, words, 2, 70, 2)
+    made.add(bits.count(), words, found, 2, 2)
+    return made, x, words, found
+
+
+@pytest.mark.parametrize("run", [Program.run, Program.run_each])
+def test_calls_run_in_their_order_on_what_tensors_hold_then(run):
+    made, x, _, found = packed_and_counted()
+    run(made)
+    assert found.tolist() == [0, 0]
+    x[0, ::7], x[1, 69] = 1.0, 1.0
+    run(made)
+    assert found.tolist() == [10, 1]
+
+
+def test_rooms_of_one_name_are_one_and_as_large_as_the_largest():
+    made, x, _, _ = packed_and_counted()
+    x[:] = 1.0
+    small, large = (Room("words", count, torch.int64) for count in (2, 300))
+    again = torch.zeros(1, dtype=torch.int64)
+    before = made.bytes
+    made.add(bits.count(), Room("words", 0, torch.int64), again, 1, 0)  # nothing to count
+    made.add(bits.pack(), x, small, 1, 64, 1)
+    made.add(bits.count(), large, again, 1, 1)  # the same words, read where they were written
+    made.run()
+    assert again.tolist() == [64]
+    assert made.bytes == before + 300 * 8 + 8
+
+
+def test_a_call_that_is_added_later_runs_as_well():
+    made, x, words, found = packed_and_counted()
+    made.run()
+    x[:] = 1.0
+    other = torch.zeros(2, dtype=torch.int64)
+    made.add(bits.count(), words, other, 2, 2)
+    made.run()
+    assert other.tolist() == found.tolist() == [70, 70]
+
+
+def test_each_call_can_be_clocked():
+    made, x, _, found = packed_and_counted()
+    x[:] = 1.0
+    seen = []
+    made.run_each(lambda call: seen.append(call()))
+    assert len(seen) == len(made) == 2
+    assert found.tolist() == [70, 70]
+
+
+def test_what_would_read_other_memory_is_refused():
+    made, x, words, _ = packed_and_counted()
+    with pytest.raises(LayoutError, match="of 5 arguments was given 4"):
+        made.add(bits.pack(), x, words, 2, 70)
+    with pytest.raises(LayoutError, match="contiguous tensors on the CPU"):
+        made.add(bits.pack(), x.T, words, 2, 70, 2)
+    with pytest.raises(LayoutError, match="takes a float"):
+        made.add(lif.kernels.forward(IntegrateAndFire(threshold=1.0), half=False), *[x] * 4, 0, 1, 1, 1, 1, 1)
+    made.run()
+    assert len(made) == 2
+
+
+def test_a_whole_program_is_one_native_call(monkeypatch):
+    made, x, _, found = packed_and_counted()
+    made.run()
+    monkeypatch.setattr(program, "unshared", None)  # compiling again would fail
+    x[:] = 1.0
+    made.run()
+    assert found.tolist() == [70, 70]
