@@ -20,7 +20,7 @@ def ticks(axes: "Axes", where: Iterable[float], names: Mapping[float, str]) -> N
     texts: list[str] = []
     taken = float("inf")
     for stop in reversed(stops):
-        text = names.get(stop, f"{stop:g}")
+        text = names.get(stop, number(stop))
         half = 0.5 * SIGN * (len(text) + 1) * (high - low)
         fits = stop + half <= taken
         texts.insert(0, text if fits else "")
@@ -29,6 +29,19 @@ def ticks(axes: "Axes", where: Iterable[float], names: Mapping[float, str]) -> N
         axes.set_xticks(stops, texts)
     else:
         axes.xaxis.set_major_formatter(plain(max(abs(low), abs(high))))
+
+
+def number(x: float) -> str:
+    """Write a number in few digits: three that count where it would be longer, and whole from a thousand on.
+
+    Example:
+        >>> [number(x) for x in (0.25, 10 / 3, 55.3297, 19567.1, 200)]
+        ['0.25', '3.33', '55.3', '19,567', '200']
+    """
+    text = f"{x:g}"
+    if len(text) <= 4:
+        return text
+    return f"{x:.3g}" if abs(x) < 1000 else f"{x:,.0f}"
 
 
 def marks(axes: "Axes", texts: Mapping[float, str]) -> int:
