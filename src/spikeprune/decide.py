@@ -8,7 +8,7 @@ from torch import Tensor
 from spikeprune.errors import NonFinite, NoPrunableLayers, SparsityError
 from spikeprune.kernel.allocate import Allocation
 from spikeprune.kernel.blocks import NM
-from spikeprune.kernel.patterns import Pattern, by_output, rows
+from spikeprune.kernel.patterns import Block, Pattern, by_output, rows
 from spikeprune.masks import Masks, weight_of
 from spikeprune.view.layer import Layer, by_unit, unit_name
 from spikeprune.view.model_view import ModelView
@@ -19,11 +19,12 @@ def decide(layers: Iterable[Layer], scores: Mapping[str, Tensor], keep: Mapping[
 
     Raises:
         NonFinite: a score is NaN.
-        SparsityError: a layer is to keep more than is alive.
+        SparsityError: a layer is to keep more than is alive, or the pattern makes no sense for it.
     """
     masks: dict[str, Tensor] = {}
     gates: dict[str, dict[str, Tensor]] = {}
     for layer in layers:
+        _refuse_unfit(layer, pattern)
         name = unit_name(layer, pattern)
         units = pattern.select(_checked(scores[name], keep[name], name), keep[name])
         masks[layer.name] = pattern.expand(units, layer.weight)
@@ -51,6 +52,15 @@ def choose(
     if sparsity is None:
         raise SparsityError("a sparsity is needed: the share of units to remove, such as 0.9.")
     return decide(layers, units, allocation(units, sparsity), pattern)
+
+
+def _refuse_unfit(layer: Layer, pattern: Pattern) -> None:
+    groups, outputs = int(getattr(layer.module, "groups", 1)), len(layer.weight)
+    if isinstance(pattern, Block) and not pattern.fits(outputs, groups):
+        raise SparsityError(
+            f"layer {layer.name!r} has {groups} groups of {outputs // groups} output channels, each with inputs of its own, and blocks of "
+            f"{pattern.outputs} would reach over several groups. Leave the layer out (layers=...), or take outputs that divide {outputs // groups}."
+        )
 
 
 def _checked(score: Tensor, keep: int, name: str) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spikeprune.errors import MethodError, SparsityError
@@ -136,6 +137,73 @@ class Channel:
         return units.view(1, -1, *[1] * (weight.dim() - 2)).expand_as(weight).clone()
 
 
+@dataclass(frozen=True)
+class Block:
+    """Weights of some output channels in a row, by some input channels in a row, at one kernel position, are a unit.
+
+    A spike of an input channel then meets whole blocks, so that where it meets none, nothing is added: the sparsity of spikes and
+    that of weights multiply. The last block of a row or column is a unit too, as far as it goes. A block with a dead weight is dead:
+    shrink away dead output channels first.
+
+    Args:
+        inputs: input channels of a block, 1 or more.
+        outputs: output channels of a block, 1 or more.
+
+    Raises:
+        SparsityError: there is no such pattern; when used, a block would reach over two groups of a convolution.
+
+    Example:
+        >>> pattern, weight = Block(1, 2), torch.tensor([[1.0, 5.0], [2.0, 5.0], [9.0, 0.0]])
+        >>> pattern.reduce(weight)  # the last two blocks are one weight each
+        tensor([1.5000, 5.0000, 9.0000, 0.0000], dtype=torch.float64)
+        >>> pattern.expand(pattern.select(pattern.reduce(weight), keep=2), weight)
+        tensor([[False,  True],
+                [False,  True],
+                [ True, False]])
+    """
+
+    inputs: int = 1
+    outputs: int = 32
+
+    def __post_init__(self) -> None:
+        whole = all(isinstance(value, int) and not isinstance(value, bool) for value in (self.inputs, self.outputs))
+        if not whole or min(self.inputs, self.outputs) < 1:
+            raise SparsityError(
+                f"Block(inputs={self.inputs!r}, outputs={self.outputs!r}) is no pattern: whole numbers of 1 or more are, such as Block(1, 32)."
+            )
+
+    def reduce(self, score: Tensor) -> Tensor:
+        """Return the mean score of each block, float64 (blocks,): by outputs, then inputs, then kernel positions.
+
+        The mean, so that a block that is shorter competes with the others.
+        """
+        (out, ins), kernel = score.shape[:2], score.shape[2:]
+        tall, broad = _lengths(out, self.outputs), _lengths(ins, self.inputs)
+        pad = (*[0] * (2 * len(kernel)), 0, -ins % self.inputs, 0, -out % self.outputs)
+        filled = F.pad(score.double(), pad).view(len(tall), self.outputs, len(broad), self.inputs, *kernel)
+        sizes = (tall[:, None] * broad).view(len(tall), len(broad), *[1] * len(kernel))
+        return (filled.sum((1, 3)) / sizes.to(score.device)).flatten()
+
+    def select(self, score: Tensor, keep: int) -> Tensor:
+        """Keep the `keep` best blocks."""
+        return top_k(score, keep)
+
+    def expand(self, units: Tensor, weight: Tensor) -> Tensor:
+        """Repeat the verdict on each block over all its weights."""
+        (out, ins), kernel = weight.shape[:2], weight.shape[2:]
+        units = units.view(-(-out // self.outputs), -(-ins // self.inputs), *kernel)
+        return units.repeat_interleave(self.outputs, 0)[:out].repeat_interleave(self.inputs, 1)[:, :ins].contiguous()
+
+    def fits(self, outputs: int, groups: int) -> bool:
+        """Whether no block reaches over two groups of a convolution, whose outputs read other inputs.
+
+        Example:
+            >>> Block(1, 32).fits(64, groups=2), Block(1, 32).fits(64, groups=64)
+            (True, False)
+        """
+        return groups == 1 or outputs // groups % self.outputs == 0
+
+
 def by_output(pattern: object) -> bool:
     """Whether a pattern's units are output channels, which are decided a family at a time."""
     return isinstance(pattern, Channel) and pattern.dim == 0
@@ -161,3 +229,8 @@ def living(pattern: Pattern, mask: Tensor | None) -> Tensor | None:
     if mask is None:
         return None
     return pattern.reduce(torch.zeros_like(mask, dtype=torch.double).masked_fill(~mask, -torch.inf)) == 0
+
+
+def _lengths(count: int, size: int) -> Tensor:
+    """Give the length of each of the blocks of a size that so many places are cut into."""
+    return (count - torch.arange(0, count, size)).clamp_max(size)
