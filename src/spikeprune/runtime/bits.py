@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from spikeprune.runtime.jit import Function, compiled
-from spikeprune.runtime.lanes import Memory, Value, begin, constant, kind, ones, over, where
+from spikeprune.runtime.lanes import Memory, Value, begin, constant, fill, kind, ones, over, variable, where
 
 WORD = 64
 
@@ -12,9 +12,32 @@ WORD = 64
 def pack() -> Function:
     """Compile f(x, words, rows, count, width): bit i of a row is whether number i of the row is not 0.
 
-    x is float32 (rows, count), words int64 (rows, width) of zeros, with width * 64 >= count.
+    x is float32 (rows, count), words int64 (rows, width) with width * 64 >= count, of which those without any of these bits are left
+    as they are.
     """
     return compiled("pack bits", _pack)
+
+
+def arrange() -> Function:
+    """Compile f(x, out, outer, middle, inner, count, outer_step, middle_step, inner_step), which copies numbers into another order.
+
+    out is float32 (outer, middle, inner, count), and its row (i, j, k) the numbers of x, float32, that begin at i outer_step +
+    j middle_step + k inner_step.
+    """
+    return compiled("arrange numbers", _arrange)
+
+
+def odd() -> Function:
+    """Compile f(x, odd, rows, count, step): how many numbers are neither 0 nor 1, int64 (1,).
+
+    x is float32 (rows, count), of which a row begins each `step` numbers.
+    """
+    return compiled("odd numbers", _odd)
+
+
+def clear() -> Function:
+    """Compile f(words, count), which makes so many words 0."""
+    return compiled("clear bits", _clear)
 
 
 def unpack() -> Function:
@@ -51,10 +74,38 @@ def _pack(module: Any) -> None:
         source, target = x.at(r * count), words.at(r * width)
         with over(code, 0, count // WORD) as w:
             target.store(w, source.load(w * WORD, WORD).compare("!=", 0.0).bits("i64"))
-        with over(code, count - count % WORD, count) as i:
-            bit = source.load(i).compare("!=", 0.0).zero_extended("i64")
-            w = i // WORD
-            target.store(w, target.load(w) | bit << i % WORD)
+        with where((count % WORD).compare("!=", 0)):
+            last = variable(constant(code, 0))
+            with over(code, count - count % WORD, count) as i:
+                last.put(last.value | source.load(i).compare("!=", 0.0).zero_extended("i64") << i % WORD)
+            target.store(count // WORD, last.value)
+    code.ret_void()
+
+
+def _arrange(module: Any) -> None:
+    code, (x, out), parts = begin(module, "f32 f32", 7)
+    outer, middle, inner, count, *steps = parts
+    with over(code, 0, outer) as i, over(code, 0, middle) as j, over(code, 0, inner) as k:
+        source = x.at(i * steps[0] + j * steps[1] + k * steps[2])
+        target = out.at(((i * middle + j) * inner + k) * count)
+        with over(code, 0, count) as p:
+            target.store(p, source.load(p))
+    code.ret_void()
+
+
+def _odd(module: Any) -> None:
+    code, (x, odd), (rows, count, step) = begin(module, "f32 i64", 3)
+    found = variable(constant(code, 0))
+    with over(code, 0, rows) as r, over(code, 0, count) as i:
+        one = x.load(r * step + i)
+        found.put(found.value + (one.compare("!=", 0.0) & one.compare("!=", 1.0)).zero_extended("i64"))
+    odd.store(constant(code, 0), found.value)
+    code.ret_void()
+
+
+def _clear(module: Any) -> None:
+    code, (words,), (count,) = begin(module, "i64", 1)
+    fill(words, count, 1)
     code.ret_void()
 
 

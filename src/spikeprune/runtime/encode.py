@@ -10,8 +10,10 @@ from spikeprune.errors import LayoutError
 from spikeprune.runtime.bits import WORD
 from spikeprune.runtime.integers import affine
 from spikeprune.runtime.jit import compiled
-from spikeprune.runtime.lanes import begin, over, variable
-from spikeprune.runtime.neurons import LANES, START, Cells, Neurons, constants
+from spikeprune.runtime.lanes import begin, constant, over, variable
+from spikeprune.runtime.neurons import LANES, START, Cells, Neurons, constants, membrane_of
+from spikeprune.runtime.once import once
+from spikeprune.runtime.program import Program, Room
 from spikeprune.runtime.spikes import SpikeMaps, lanes_of, needed
 
 
@@ -37,37 +39,104 @@ def encode(x: Tensor, neurons: Neurons, scale: Tensor | None = None, bias: Tenso
         tensor([[0., 1.],
                 [1., 1.]])
     """
+    _check(x)
+    return once(prepare, x if _mapped(x) else x.contiguous(), neurons, scale, bias)
+
+
+def prepare(
+    program: Program, x: Tensor, neurons: Neurons, scale: Tensor | None = None, bias: Tensor | None = None,
+    membrane: Tensor | None = None,
+) -> SpikeMaps:  # fmt: skip
+    """Put at the end of a program what `encode` does, of what x holds whenever it runs.
+
+    Args:
+        program: to which it is added.
+        x: as of `encode`, of any strides but within a map, which must be contiguous.
+        neurons: of C channels.
+        scale: as of `encode`.
+        bias: alike.
+        membrane: what `rest` gives, from which a run begins, and which holds the membranes after it; None to begin each run at the
+            start.
+
+    Returns:
+        what holds the spikes after a run.
+
+    Raises:
+        LayoutError: as of `encode`, or a map is not contiguous, or the membrane of another shape.
+        QuantizeError: scale or bias is of another dtype or shape.
+        NonFinite: scale or bias has NaN or infinity.
+
+    Example:
+        >>> program, x = Program(), torch.ones(1, 1, 1)
+        >>> one = Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0)
+        >>> found = prepare(program, x, one, membrane=rest(x, one))
+        >>> program.run(), found.words.item(), program.run(), found.words.item()  # it fires every other time
+        (None, 0, None, 1)
+    """
+    _check(x)
+    if not _mapped(x):
+        raise LayoutError(f"each map of currents must be contiguous, but {tuple(x.shape)} with strides {x.stride()} was given.")
+    t, n, c, h, w = (*x.shape, 1, 1)[:5]
+    table = constants(neurons, *affine(x[0, 0], scale, bias), c)
+    words = needed(n * h * w)
+    out = torch.empty(c, t, words, dtype=torch.int64)
+    v = membrane_of(membrane, partial(rest, x, neurons), Room("encode membrane", 0, torch.float32))
+    room, kept = Room("encode currents", t * words * WORD, torch.float32), membrane is not None
+    run = compiled(("encode", neurons.hard, kept), partial(_write, neurons.hard, kept))
+    span = 1 + sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+    memory = x.detach().as_strided((span,), (1,))  # all that x lies in, in a row
+    program.add(run, memory, table, lanes_of(n * h * w), room, v, out, t, n, c, h * w, *x.stride()[:3], 2 * words)
+    return SpikeMaps(out, n, h, w)
+
+
+def rest(x: Tensor, neurons: Neurons) -> Tensor:
+    """Give membranes before the first timestep, float32 (C, lanes filled up to whole words).
+
+    Args:
+        x: of the shape that `encode` is given.
+        neurons: of C channels.
+
+    Example:
+        >>> rest(torch.ones(1, 2, 1), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0, start=0.5))[:, :2]
+        tensor([[0.5000, 0.5000]])
+    """
+    return neurons.start.detach()[:, None].repeat(1, needed(x[0, :, 0].numel()) * WORD)
+
+
+def _check(x: Tensor) -> None:
     if x.dim() not in (3, 5) or x.dtype != torch.float32 or x.device.type != "cpu" or not x.numel():
         raise LayoutError(
             f"currents are float32 (T, N, C, H, W) or (T, N, F) on the CPU, but {x.dtype} {tuple(x.shape)} was given."
         )
-    x = x.detach()
-    x = x if x[0].is_contiguous() else x.contiguous()
-    t, n, c, h, w = (*x.shape, 1, 1)[:5]
-    table = constants(neurons, *affine(x[0, 0], scale, bias), c)
-    words = needed(n * h * w)
-    out, room = torch.empty(c, t, words, dtype=torch.int64), torch.zeros(t * words * WORD)
-    run = compiled(("encode", neurons.hard), partial(_write, neurons.hard))
-    tensors = (x, table, lanes_of(n * h * w), room, out)
-    run(*(one.data_ptr() for one in tensors), t, n, c, h * w, x.stride(0), 2 * words)
-    return SpikeMaps(out, n, h, w)
 
 
-def _write(hard: bool, module: Any) -> None:
-    code, arrays, (timesteps, samples, channels, places, step, words) = begin(module, "f32 f32 i32 f32 i32", 6)
-    x, table, valid, room, out = arrays
+def _mapped(x: Tensor) -> bool:
+    """Whether the places of each map follow each other."""
+    return x.dim() == 3 or x[0, 0, 0].is_contiguous()
+
+
+def _write(hard: bool, kept: bool, module: Any) -> None:
+    code, arrays, parts = begin(module, "f32 f32 i32 f32 f32 i32", 8)
+    x, table, valid, room, membrane, out = arrays
+    timesteps, samples, channels, places, *steps, words = parts
+    nothing = constant(code, 0, "f32", WORD)
     with over(code, 0, channels) as c:
-        with over(code, 0, timesteps) as t, over(code, 0, samples) as n:
-            source = x.at(t * step + (n * channels + c) * places)
-            target = room.at(t * words * LANES + n * places)
-            with over(code, 0, places) as p:
-                target.store(p, source.load(p))
+        with over(code, 0, timesteps) as t:
+            room.store((t * words + words - 2) * LANES, nothing)  # of the last word, not every lane may count
+            with over(code, 0, samples) as n:
+                source = x.at(t * steps[0] + n * steps[1] + c * steps[2])
+                target = room.at(t * words * LANES + n * places)
+                with over(code, 0, places) as p:
+                    target.store(p, source.load(p))
         cells = Cells.of_channel(table, c, channels, hard)
         start = table.load(channels * START + c).everywhere(LANES)
         with over(code, 0, words) as w:
-            v = variable(start)
+            place = (c * words + w) * LANES
+            v = variable(membrane.load(place, LANES) if kept else start)
             with over(code, 0, timesteps) as t:
                 after, fires = cells.update(v.value, room.load((t * words + w) * LANES, LANES))
                 v.put(after)
                 out.store((c * timesteps + t) * words + w, fires.bits("i32") & valid.load(w))
+            if kept:
+                membrane.store(place, v.value)
     code.ret_void()

@@ -9,18 +9,18 @@ bits, for as many events as these hold whichever they are, then moved to 32.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spikeprune.errors import LayoutError
-from spikeprune.runtime.bits import WORD
+from spikeprune.runtime import event_rows_code
+from spikeprune.runtime.event_rows_code import Shape
 from spikeprune.runtime.integers import SHORT, affine, check_weight
-from spikeprune.runtime.jit import compiled
-from spikeprune.runtime.lanes import Memory, Value, begin, constant, ones, over, variable
-from spikeprune.runtime.neurons import LANES, START, Cells, Neurons, constants
+from spikeprune.runtime.neurons import LANES, START, Neurons, check_neurons, constants, membrane_of
+from spikeprune.runtime.once import once
+from spikeprune.runtime.program import Program, Room
 from spikeprune.runtime.spikes import SpikeRows, needed, pack_rows
 
 VECTORS = 8  # of LANES outputs, that a tile has at most: their sums stay in registers
@@ -115,13 +115,53 @@ def spikes(x: SpikeRows, layer: RowLayer) -> SpikeRows:
         tensor([[[1],
                  [3]]])
     """
-    if layer.hard is None:
-        raise LayoutError("the layer has no neurons, and so no spikes; ask for its currents.")
+    return once(prepare, x, layer)
+
+
+def prepare(program: Program, x: SpikeRows, layer: RowLayer, membrane: Tensor | None = None) -> SpikeRows:
+    """Put at the end of a program what `spikes` does, of what x holds whenever it runs.
+
+    Args:
+        program: to which it is added.
+        x: what fired before, (N, T, K).
+        layer: as packed, with neurons.
+        membrane: what `rest` gives, from which a run begins, and which holds the membranes after it; None to begin each run at the
+            start.
+
+    Returns:
+        what holds the spikes (N, T, C_out) after a run.
+
+    Raises:
+        LayoutError: the input has another number of features than the layer, the layer no neurons, or the membrane another shape.
+
+    Example:
+        >>> layer = pack(torch.ones(1, 1), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
+        >>> program, x = Program(), pack_rows(torch.ones(1, 1, 1))
+        >>> found = prepare(program, x, layer, rest(x, layer))
+        >>> program.run(), found.words.item(), program.run(), found.words.item()  # it fires every other time
+        (None, 0, None, 1)
+    """
+    check_neurons(layer.hard, wanted=True)
     n, t, _ = x.words.shape
     width = needed(layer.table.shape[1])
-    out = torch.zeros(n, t, width, dtype=torch.int64)
-    _run(x, layer, out, 2 * width)
+    out = torch.zeros(n, t, width, dtype=torch.int64)  # half a word may be left as it is
+    _add(program, x, layer, out, 2 * width, membrane)
     return SpikeRows(out, layer.outputs)
+
+
+def rest(x: SpikeRows, layer: RowLayer) -> Tensor:
+    """Give membranes before the first timestep, float32 (N, outputs filled up).
+
+    Raises:
+        LayoutError: the layer has no neurons.
+
+    Example:
+        >>> one = Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0, start=0.5)
+        >>> rest(pack_rows(torch.ones(1, 2, 1)), pack(torch.ones(1, 1), one))[:, 0]
+        tensor([0.5000, 0.5000])
+    """
+    check_neurons(layer.hard, wanted=True)
+    return layer.table[START].repeat(len(x.words), 1)
 
 
 def currents(x: SpikeRows, layer: RowLayer) -> Tensor:
@@ -134,78 +174,39 @@ def currents(x: SpikeRows, layer: RowLayer) -> Tensor:
         >>> currents(pack_rows(torch.tensor([[[1.0, 0.0, 1.0]]])), pack(torch.tensor([[1.0, 2.0, 4.0]]), None))
         tensor([[[5.]]])
     """
-    if layer.hard is not None:
-        raise LayoutError("the layer has neurons, and gives spikes only; pack it without for its currents.")
+    return once(prepare_currents, x, layer)[..., : layer.outputs].transpose(0, 1).contiguous()
+
+
+def prepare_currents(program: Program, x: SpikeRows, layer: RowLayer) -> Tensor:
+    """Put at the end of a program what `currents` does; return what holds them after a run, in another order.
+
+    Returns:
+        float32 (N, T, outputs filled up), of which [..., : layer.outputs] counts.
+
+    Raises:
+        LayoutError: the input has another number of features than the layer, or the layer has neurons.
+
+    Example:
+        >>> program, x = Program(), pack_rows(torch.zeros(1, 1, 3))
+        >>> found = prepare_currents(program, x, pack(torch.tensor([[1.0, 2.0, 4.0]]), None))
+        >>> x.words[:] = 6
+        >>> program.run()
+        >>> found[..., :1]
+        tensor([[[6.]]])
+    """
+    check_neurons(layer.hard, wanted=False)
     out = torch.empty(*x.words.shape[:2], layer.table.shape[1])
-    _run(x, layer, out, layer.table.shape[1])
-    return out[..., : layer.outputs].transpose(0, 1).contiguous()
+    _add(program, x, layer, out, layer.table.shape[1], None)
+    return out
 
 
-def _run(x: SpikeRows, layer: RowLayer, out: Tensor, pitch: int) -> None:
+def _add(program: Program, x: SpikeRows, layer: RowLayer, out: Tensor, pitch: int, membrane: Tensor | None) -> None:
     if x.features != len(layer.rows):
         raise LayoutError(f"the layer takes {len(layer.rows)} features, but spikes of {x.features} were given.")
     n, t, width = x.words.shape
-    channels, integer = layer.table.shape[1], layer.rows.dtype == torch.int8
-    run = compiled(("event rows", layer.vectors, integer, layer.hard), partial(_write, layer.vectors, integer, layer.hard))
-    events, membrane = torch.empty(len(layer.rows), dtype=torch.int64), torch.empty(channels)
-    tensors = (x.words, layer.living, layer.rows, layer.table, events, membrane, out)
+    channels, shape = layer.table.shape[1], Shape(layer.vectors, layer.rows.dtype == torch.int8, layer.hard, membrane is not None)
+    events = Room("event rows events", len(layer.rows), torch.int64)
+    v = membrane_of(membrane, partial(rest, x, layer), Room("event rows membrane", channels, torch.float32))
     tiles = channels // (layer.vectors * LANES)
-    run(*(x.data_ptr() for x in tensors), n, t, width, len(layer.living), channels, tiles, layer.every, pitch)
-
-
-def _write(vectors: int, integer: bool, hard: bool | None, module: Any) -> None:
-    """Write the layer; without a reset it gives currents."""
-    kinds = f"i64 i64 {'i8' if integer else 'f32'} f32 i64 f32 {'f32' if hard is None else 'i32'}"
-    code, arrays, (samples, timesteps, width, living_width, channels, tiles, every, pitch) = begin(module, kinds, 8)
-    words, living, rows, table, events, membrane, out = arrays
-    with over(code, 0, samples) as n:
-        with over(code, 0, channels // LANES) as i:
-            membrane.store(i * LANES, table.load(channels * START + i * LANES, LANES))
-        with over(code, 0, timesteps) as t:
-            row = n * timesteps + t
-            count = _list(words.at(row * width), living, living_width, events, channels)
-            with over(code, 0, tiles) as tile:
-                sums = _sum(rows.at(tile * (vectors * LANES)), events, count, every, vectors, integer)
-                for j, one in enumerate(sums):
-                    first = tile * (vectors * LANES) + j * LANES
-                    cells = Cells.of_channels(table, first, channels, bool(hard))
-                    if hard is None:
-                        out.store(row * pitch + first, cells.current(one))
-                    else:
-                        v, fires = cells.update(membrane.load(first, LANES), one)
-                        membrane.store(first, v)
-                        out.store(row * pitch + first // LANES, fires.bits("i32"))
-    code.ret_void()
-
-
-def _list(words: Memory, living: Memory, width: Value, events: Memory, pitch: Value) -> Value:
-    """Write code that lists where the rows of the inputs that fired begin; return how many."""
-    count = variable(constant(words.code, 0))
-    with over(words.code, 0, width) as w, ones(words.load(w) & living.load(w)) as bit:
-        now = count.value
-        events.store(now, (w * WORD + bit) * pitch)
-        count.put(now + 1)
-    return count.value
-
-
-def _sum(rows: Memory, events: Memory, count: Value, every: Value, vectors: int, integer: bool) -> list[Value]:
-    """Write the sums of the listed rows, a tile of them; whole numbers are moved to 32 bits before 16 could overflow."""
-    code, name = rows.code, "i32" if integer else "f32"
-    sums = [variable(constant(code, 0, name, LANES)) for _ in range(vectors)]
-    if not integer:
-        _add(rows, events, constant(code, 0), count, sums)
-        return [one.value for one in sums]
-    with over(code, 0, (count + every - 1) // every) as part:
-        short = [variable(constant(code, 0, "i16", LANES)) for _ in range(vectors)]
-        _add(rows, events, part * every, (part * every + every).least(count), short)
-        for one, few in zip(sums, short, strict=True):
-            one.put(one.value + few.value.wide("i32"))
-    return [one.value for one in sums]
-
-
-def _add(rows: Memory, events: Memory, first: Value, last: Value, sums: list[Any]) -> None:
-    with over(rows.code, first, last) as e:
-        row = rows.at(events.load(e))
-        for j, one in enumerate(sums):
-            found = row.load(constant(rows.code, j * LANES), LANES)
-            one.put(one.value + (found.wide("i16") if rows.name == "i8" else found))
+    sizes = (n, t, width, len(layer.living), channels, tiles, layer.every, pitch)
+    program.add(event_rows_code.layer(shape), x.words, layer.living, layer.rows, layer.table, events, v, out, *sizes)

@@ -4,8 +4,8 @@ The cost goes with the weights that live, and not with the spikes. It needs many
 of its samples. int8 weights are summed in 16 bits, row by row in as many parts as these can hold whichever inputs fire.
 """
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -15,14 +15,19 @@ from spikeprune.runtime import gather_code
 from spikeprune.runtime.bits import WORD
 from spikeprune.runtime.gather_code import WORDS, Shape
 from spikeprune.runtime.integers import SHORT, affine, check_weight
-from spikeprune.runtime.neurons import Neurons, constants
+from spikeprune.runtime.moves import prepare_clear, prepare_route
+from spikeprune.runtime.neurons import START, Neurons, check_neurons, constants, membrane_of
+from spikeprune.runtime.once import once
 from spikeprune.runtime.planes import Kernel
-from spikeprune.runtime.spikes import SpikeMaps, lanes_of, needed, pack_rows, route
+from spikeprune.runtime.program import Program, Room
+from spikeprune.runtime.spikes import SpikeMaps, lanes_of, needed, pack_rows
+
+DTYPES = {"i16": torch.int16, "i32": torch.int32, "f32": torch.float32}  # of `Shape.sums`
 
 
 @dataclass(frozen=True, eq=False)
 class GatherLayer:
-    """A layer of sparse weights and its neurons, made by `pack`.
+    """A layer of sparse weights, and its neurons if it has any, made by `pack`.
 
     Attributes:
         entries: int32 (weights that are not 0, 2), by output, then by term, which is channel * taps + tap; as `gather_code.layer` says.
@@ -45,7 +50,7 @@ class GatherLayer:
 
 def pack(
     weight: Tensor,
-    neurons: Neurons,
+    neurons: Neurons | None,
     scale: Tensor | None = None,
     bias: Tensor | None = None,
     *,
@@ -56,7 +61,7 @@ def pack(
 
     Args:
         weight: (C_out, C_in, height, width) or (C_out, C_in), int8 or float32.
-        neurons: of C_out channels.
+        neurons: of C_out channels; None for a layer that gives currents.
         scale: float32 (C_out,), by which sums are multiplied; None for 1.
         bias: float32 (C_out,), which is added then; None for 0.
         stride: of the kernel, on both axes.
@@ -89,7 +94,8 @@ def pack(
     parts[1:] += shifts
     wide = any(len(row) > 1 for row in cuts)
     table = constants(neurons, *affine(weight, scale, bias), len(weight))
-    return GatherLayer(entries, parts.int(), first.int(), table, kernel, weight.shape[1], Shape(integer, wide, neurons.hard))
+    shape = Shape(integer, wide, None if neurons is None else neurons.hard)
+    return GatherLayer(entries, parts.int(), first.int(), table, kernel, weight.shape[1], shape)
 
 
 def bounds(row: Tensor) -> list[int]:
@@ -113,7 +119,8 @@ def run(x: SpikeMaps, layer: GatherLayer) -> SpikeMaps:
     """Run a layer and its neurons over all timesteps of all samples.
 
     Raises:
-        LayoutError: the input has another number of channels than the layer, or is smaller than the kernel.
+        LayoutError: the input has another number of channels than the layer, or is smaller than the kernel, or the layer has no
+            neurons.
 
     Example:
         >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
@@ -122,49 +129,140 @@ def run(x: SpikeMaps, layer: GatherLayer) -> SpikeMaps:
         >>> unpack_maps(run(pack_maps(x.view(1, 2, 3)), layer)).flatten()
         tensor([1., 0.])
     """
-    channels, timesteps, _ = x.words.shape
-    if channels != layer.inputs:
-        raise LayoutError(f"the layer takes {layer.inputs} channels, but spikes of {channels} were given.")
-    height, width = layer.kernel.output(x.height, x.width)
-    words = needed(x.samples * height * width)
-    alike = layer.kernel.stride == 1 and (height, width) == (x.height, x.width)
-    step = min(WORDS, 1 << (words - 1).bit_length()) if alike else WORDS  # words of a timestep in a tile
-    groups, tiles = -(-words // step), -(-timesteps * step // WORDS)
-    terms = channels * layer.kernel.taps
-    found = _shifted(x, layer.kernel, (groups, tiles, step)) if alike else _routed(x, layer.kernel, groups)
-    valid = lanes_of(x.samples * height * width)
-    kinds = {"i16": torch.int16, "i32": torch.int32, "f32": torch.float32}
-    sums = torch.empty(tiles * WORDS * WORD, dtype=kinds[layer.shape.sums])
-    out = torch.empty(len(layer.rows) - 1, timesteps, words, dtype=torch.int64)
-    tensors = (found, layer.entries, layer.parts, layer.rows, layer.table, valid, sums, out)
-    sizes = (len(out), terms, groups, tiles, timesteps, words, step)
-    gather_code.layer(layer.shape)(*(one.data_ptr() for one in tensors), *sizes)
+    return once(prepare, x, layer)
+
+
+def prepare(program: Program, x: SpikeMaps, layer: GatherLayer, membrane: Tensor | None = None) -> SpikeMaps:
+    """Put at the end of a program what `run` does, of what x holds whenever it runs.
+
+    Args:
+        program: to which it is added.
+        x: what fired before.
+        layer: as packed, with neurons.
+        membrane: what `rest` gives, from which a run begins, and which holds the membranes after it; None to begin each run at the
+            start.
+
+    Returns:
+        what holds the spikes after a run.
+
+    Raises:
+        LayoutError: the input has another number of channels than the layer, or is smaller than the kernel; the layer has no neurons,
+            or the membrane another shape.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> layer = pack(torch.ones(1, 1), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
+        >>> program, x = Program(), pack_maps(torch.ones(1, 1, 1))
+        >>> found = prepare(program, x, layer, rest(x, layer))
+        >>> program.run(), found.words.item(), program.run(), found.words.item()  # it fires every other time
+        (None, 0, None, 1)
+    """
+    check_neurons(layer.shape.hard, wanted=True)
+    height, width = _output(x, layer)
+    out = torch.empty(len(layer.rows) - 1, x.words.shape[1], needed(x.samples * height * width), dtype=torch.int64)
+    v = membrane_of(membrane, partial(rest, x, layer), Room("gather membrane", 0, torch.float32))
+    _add(program, x, layer, replace(layer.shape, kept=membrane is not None), (v, out))
     return SpikeMaps(out, x.samples, height, width)
 
 
-def _shifted(x: SpikeMaps, kernel: Kernel, parts: tuple[int, int, int]) -> Tensor:
+def rest(x: SpikeMaps, layer: GatherLayer) -> Tensor:
+    """Give membranes before the first timestep, float32 (C_out, lanes of the output filled up to whole words).
+
+    Raises:
+        LayoutError: the layer has no neurons, or does not fit the input.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> one = Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0, start=0.5)
+        >>> rest(pack_maps(torch.ones(1, 2, 1)), pack(torch.ones(1, 1), one))[:, :2]
+        tensor([[0.5000, 0.5000]])
+    """
+    check_neurons(layer.shape.hard, wanted=True)
+    height, width = _output(x, layer)
+    return layer.table[START][:, None].repeat(1, needed(x.samples * height * width) * WORD)
+
+
+def run_currents(x: SpikeMaps, layer: GatherLayer) -> Tensor:
+    """Run a layer without neurons: sums, scaled and with bias, float32 (T, N, C_out, H, W).
+
+    Raises:
+        LayoutError: as of `run`, or the layer has neurons.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> run_currents(pack_maps(torch.tensor([[[1.0, 0.0, 1.0]]])), pack(torch.tensor([[1.0, 2.0, 4.0]]), None)).flatten()
+        tensor([5.])
+    """
+    return once(prepare_currents, x, layer)
+
+
+def prepare_currents(program: Program, x: SpikeMaps, layer: GatherLayer) -> Tensor:
+    """Put at the end of a program what `run_currents` does; return what holds them after a run, float32 (T, N, C_out, H, W).
+
+    Raises:
+        LayoutError: as of `prepare`, or the layer has neurons.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> program, x = Program(), pack_maps(torch.zeros(1, 1, 2))
+        >>> found = prepare_currents(program, x, pack(torch.tensor([[1.5, -1.0]]), None))
+        >>> x.words[0] = 1
+        >>> program.run()
+        >>> found.flatten()
+        tensor([1.5000])
+    """
+    check_neurons(layer.shape.hard, wanted=False)
+    out = torch.empty(x.words.shape[1], x.samples, len(layer.rows) - 1, *_output(x, layer))
+    _add(program, x, layer, layer.shape, (Room("gather membrane", 0, torch.float32), out))
+    return out
+
+
+def _output(x: SpikeMaps, layer: GatherLayer) -> tuple[int, int]:
+    """Give height and width of what the layer makes."""
+    if len(x.words) != layer.inputs:
+        raise LayoutError(f"the layer takes {layer.inputs} channels, but spikes of {len(x.words)} were given.")
+    return layer.kernel.output(x.height, x.width)
+
+
+def _add(program: Program, x: SpikeMaps, layer: GatherLayer, shape: Shape, last: tuple[Tensor | Room, Tensor]) -> None:
+    """Add the calls, of which the last one is given membranes and the output as its last arrays."""
+    channels, timesteps, _ = x.words.shape
+    height, width = _output(x, layer)
+    words = needed(x.samples * height * width)
+    alike = layer.kernel.stride == 1 and (height, width) == (x.height, x.width)
+    step = min(WORDS, 1 << (words - 1).bit_length()) if alike else WORDS  # words of a timestep in a tile
+    groups, tiles, terms = -(-words // step), -(-timesteps * step // WORDS), channels * layer.kernel.taps
+    found = Room("gather tiles", groups * tiles * terms * WORDS, torch.int64)
+    if alike:
+        _shift(program, x, layer.kernel, (groups, tiles, step), found)
+    else:
+        _route(program, x, layer.kernel, found)
+    sums = Room("gather sums", tiles * WORDS * WORD, DTYPES[layer.shape.sums])
+    valid = lanes_of(x.samples * height * width)
+    arrays = (found, layer.entries, layer.parts, layer.rows, layer.table, valid, sums, *last)
+    sizes = (len(layer.rows) - 1, terms, groups, tiles, timesteps, words, step, x.samples, height * width)
+    program.add(gather_code.layer(shape), *arrays, *sizes)
+
+
+def _shift(program: Program, x: SpikeMaps, kernel: Kernel, parts: tuple[int, int, int], found: Room) -> None:
     """Lay out the bits that each tap sees, where outputs are as many as inputs: int64 (groups, tiles, C_in * taps, WORDS)."""
     (groups, tiles, step), (channels, timesteps, width), taps = parts, x.words.shape, kernel.taps
     offsets, masks = _shifts(kernel, x.samples, x.height, x.width, groups * step)
     guard = int(offsets.abs().max()) // WORD + 2 + max(groups * step - width, 0)
-    row = torch.zeros(2 * guard + width, dtype=torch.int64)
-    found = torch.empty(groups, tiles, channels * taps, WORDS, dtype=torch.int64)
-    tensors = (x.words, offsets, masks, row, found)
+    row = torch.zeros(2 * guard + width, dtype=torch.int64)  # what guards the row is never written, and stays 0
     sizes = (channels, timesteps, width, taps, groups, tiles, guard)
-    gather_code.shifting(step)(*(one.data_ptr() for one in tensors), *sizes)
-    return found
+    program.add(gather_code.shifting(step), x.words, offsets, masks, row, found, *sizes)
 
 
-def _routed(x: SpikeMaps, kernel: Kernel, groups: int) -> Tensor:
+def _route(program: Program, x: SpikeMaps, kernel: Kernel, found: Room) -> None:
     """Lay out the bits that each tap sees, of any convolution, spike by spike: int64 (groups, T, C_in * taps, WORDS)."""
     channels, timesteps, _ = x.words.shape
     terms, tile = channels * kernel.taps, WORDS * WORD
-    found = torch.zeros(groups, timesteps, terms, WORDS, dtype=torch.int64)
     lanes = _outputs(kernel, x.samples, x.height, x.width)
     tap = torch.arange(kernel.taps) * tile
     table = torch.where(lanes < 0, -1, lanes // tile * (timesteps * terms * tile) + tap + lanes % tile)
-    route(x.words, found, table, kernel.taps * tile, terms * tile)
-    return found
+    prepare_clear(program, found)
+    prepare_route(program, x.words, found, table, kernel.taps * tile, terms * tile)
 
 
 @lru_cache(maxsize=64)

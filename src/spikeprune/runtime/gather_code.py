@@ -11,12 +11,13 @@ from typing import Any
 from spikeprune.runtime.bits import WORD
 from spikeprune.runtime.jit import Function, compiled
 from spikeprune.runtime.lanes import Memory, Value, Variable, begin, constant, kind, over, variable
-from spikeprune.runtime.neurons import LANES, START, Cells
+from spikeprune.runtime.neurons import BIAS, LANES, SCALE, START, Cells
 
 WORDS = 4  # of a tile
 TILE = WORDS * WORD
 VECTORS = TILE // LANES
-WHOLES = "outputs terms groups tiles timesteps words step"
+ARRAYS = "tiles entries parts rows table valid sums membrane out"
+WHOLES = "outputs terms groups tiles timesteps words step samples places"
 
 
 def shifting(step: int) -> Function:
@@ -60,12 +61,14 @@ class Shape:
     Attributes:
         integer: whether weights are whole numbers rather than float32.
         wide: whether rows have several parts, whose sums of 16 bits are added in 32.
-        hard: which reset.
+        hard: which reset; None for currents.
+        kept: whether membranes are kept between runs.
     """
 
     integer: bool
     wide: bool
-    hard: bool
+    hard: bool | None
+    kept: bool = False
 
     @property
     def sums(self) -> str:
@@ -74,7 +77,7 @@ class Shape:
 
 
 def layer(shape: Shape) -> Function:
-    """Compile f(tiles, entries, parts, rows, table, valid, sums, out, and numbers, those of WHOLES, in their order).
+    """Compile f(tiles, entries, parts, rows, table, valid, sums, membrane, out, and numbers, those of WHOLES, in their order).
 
     ::
 
@@ -85,36 +88,77 @@ def layer(shape: Shape) -> Function:
         table    float32 (6, outputs), of the neurons
         valid    int32 (2 * words,), a bit for each lane that counts
         sums     room for tiles * TILE of `Shape.sums`
-        out      int32 (outputs, T, 2 * words), the spikes
+        membrane float32 (outputs, 64 * words), if kept
+        out      int32 (outputs, T, 2 * words), the spikes; float32 (T, samples, outputs, places) for currents
     """
     return compiled(("gather", shape), partial(_layer, shape))
 
 
+@dataclass(frozen=True, eq=False)
+class _Code:
+    """The code of one layer: its shape, arrays and numbers by name."""
+
+    shape: Shape
+    code: Any
+    arrays: dict[str, Memory]
+    wholes: dict[str, Value]
+
+    def __getitem__(self, name: str) -> Value:
+        return self.wholes[name]
+
+
 def _layer(shape: Shape, module: Any) -> None:
-    code, arrays, wholes = begin(module, f"i64 i32 i32 i32 f32 i32 {shape.sums} i32", len(WHOLES.split()))
-    tiles, entries, parts, rows, table, valid, sums, out = arrays
-    outputs, terms, groups, group_tiles, timesteps, words, step = wholes
-    with over(code, 0, groups) as g, over(code, 0, outputs) as o:
-        ends = [rows.load(o + i).wide("i64") for i in (0, 1)]
-        with over(code, 0, group_tiles) as i:
-            tile = tiles.at((g * group_tiles + i) * terms * WORDS)
-            _sum(shape, tile, entries, parts, (ends[0], ends[1]), sums.at(i * TILE))
-        cells = Cells.of_channel(table, o, outputs, shape.hard)
-        start = table.load(outputs * START + o).everywhere(LANES)
-        with over(code, g * step * 2, (g * step * 2 + step * 2).least(words * 2)) as half:
-            lane, v = (half - g * step * 2) * LANES, variable(start)
-            with over(code, 0, timesteps) as t:
-                found = sums.load(t * step * WORD + lane, LANES)
-                after, fires = cells.update(v.value, found)
-                v.put(after)
-                out.store((o * timesteps + t) * words * 2 + half, fires.bits("i32") & valid.load(half))
+    last = "f32" if shape.hard is None else "i32"
+    code, arrays, parts = begin(module, f"i64 i32 i32 i32 f32 i32 {shape.sums} f32 {last}", len(WHOLES.split()))
+    to = _Code(shape, code, dict(zip(ARRAYS.split(), arrays, strict=True)), dict(zip(WHOLES.split(), parts, strict=True)))
+    rows, terms = to.arrays["rows"], to["terms"]
+    with over(code, 0, to["groups"]) as g, over(code, 0, to["outputs"]) as o:
+        ends = (rows.load(o).wide("i64"), rows.load(o + 1).wide("i64"))
+        with over(code, 0, to["tiles"]) as i:
+            tile = to.arrays["tiles"].at((g * to["tiles"] + i) * terms * WORDS)
+            _sum(to, tile, ends, to.arrays["sums"].at(i * TILE))
+        (_pass if shape.hard is None else _fire)(to, g, o)
     code.ret_void()
 
 
-def _sum(shape: Shape, tile: Memory, entries: Memory, parts: Memory, ends: tuple[Value, Value], to: Memory) -> None:
+def _fire(to: _Code, g: Value, o: Value) -> None:
+    """Write the neurons of one output in the lanes of one group."""
+    table, membrane, halves = to.arrays["table"], to.arrays["membrane"], to["words"] * 2
+    cells = Cells.of_channel(table, o, to["outputs"], bool(to.shape.hard))
+    start = table.load(to["outputs"] * START + o).everywhere(LANES)
+    first = g * to["step"] * 2
+    with over(to.code, first, (first + to["step"] * 2).least(halves)) as half:
+        place = (o * halves + half) * LANES
+        v = variable(membrane.load(place, LANES) if to.shape.kept else start)
+        with over(to.code, 0, to["timesteps"]) as t:
+            found = to.arrays["sums"].load(t * to["step"] * WORD + (half - first) * LANES, LANES)
+            after, fires = cells.update(v.value, found)
+            v.put(after)
+            row = o * to["timesteps"] + t
+            to.arrays["out"].store(row * halves + half, fires.bits("i32") & to.arrays["valid"].load(half))
+        if to.shape.kept:
+            membrane.store(place, v.value)
+
+
+def _pass(to: _Code, g: Value, o: Value) -> None:
+    """Write the currents of one output in the lanes of one group, sample by sample."""
+    table, places, width = to.arrays["table"], to["places"], to["step"] * WORD
+    scale, bias = (table.load(to["outputs"] * row + o) for row in (SCALE, BIAS))
+    first = g * width
+    last = (first + width).least(to["samples"] * places)
+    with over(to.code, 0, to["timesteps"]) as t, over(to.code, first // places, (last + places - 1) // places) as n:
+        sums = to.arrays["sums"].at(t * width - first)
+        out = to.arrays["out"].at(((t * to["samples"] + n) * to["outputs"] + o) * places - n * places)
+        begins = (n * places).compare(">", first).choose(n * places, first)
+        with over(to.code, begins, (n * places + places).least(last)) as lane:
+            one = sums.load(lane)
+            out.store(lane, (one.wide("f32") if to.shape.integer else one) * scale + bias)
+
+
+def _sum(to: _Code, tile: Memory, ends: tuple[Value, Value], target: Memory) -> None:
     """Write the sums of one output in one tile, to memory."""
-    code, short = tile.code, "i16" if shape.integer else "f32"
-    if not shape.wide:
+    code, short, entries, parts = to.code, "i16" if to.shape.integer else "f32", to.arrays["entries"], to.arrays["parts"]
+    if not to.shape.wide:
         sums = [variable(constant(code, 0, short, LANES)) for _ in range(VECTORS)]
         _part(tile, entries, tuple(parts.load(end).wide("i64") for end in ends), sums)
     else:
@@ -125,7 +169,7 @@ def _sum(shape: Shape, tile: Memory, entries: Memory, parts: Memory, ends: tuple
             for one, other in zip(sums, few, strict=True):
                 one.put(one.value + other.value.wide("i32"))
     for j, one in enumerate(sums):
-        to.store(constant(code, j * LANES), one.value)
+        target.store(constant(code, j * LANES), one.value)
 
 
 def _part(tile: Memory, entries: Memory, ends: tuple[Value, ...], sums: list[Variable]) -> None:

@@ -4,7 +4,7 @@ Vectors are LLVM's own, of any length, so that each processor gets the instructi
 and a sum stay two roundings, so that results equal those of torch bit by bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Union
@@ -67,6 +67,9 @@ class Value:
     def __or__(self, other: Whole) -> "Value":
         return self._binary(other, "or_")
 
+    def __xor__(self, other: Whole) -> "Value":
+        return self._binary(other, "xor")
+
     def __lshift__(self, other: Whole) -> "Value":
         return self._binary(other, "shl")
 
@@ -107,6 +110,10 @@ class Value:
         one = self.code.insert_element(ir.Constant(ir.VectorType(self.raw.type, lanes), ir.Undefined), self.raw, kind("i32")(0))
         zeros = ir.Constant(kind("i32", lanes), [0] * lanes)
         return Value(self.code, self.code.shuffle_vector(one, ir.Constant(one.type, ir.Undefined), zeros))
+
+    def pick(self, other: "Value", lanes: Sequence[int]) -> "Value":
+        """Take these lanes of two vectors, those of the second numbered on."""
+        return Value(self.code, self.code.shuffle_vector(self.raw, other.raw, ir.Constant(kind("i32", len(lanes)), list(lanes))))
 
     def lowest(self) -> "Value":
         """Count the zeros below the lowest bit that is set; one is."""

@@ -9,9 +9,12 @@ A layer sums weights to whole numbers or to float32; then, for each neuron and t
     v[t] = h[t] - reset where s[t], else h[t]      soft
 
 A neuron whose input is divided by tau has that in scale and bias; one that decays towards a rest has that in its bias.
+
+Membranes begin at their start at each run, unless a tensor keeps them from run to run.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from spikeprune.errors import LayoutError, NonFinite
 from spikeprune.runtime.lanes import Memory, Value
+from spikeprune.runtime.program import Room
 
 LANES = 32  # neurons updated at a time
 SCALE, BIAS, DECAY, THRESHOLD, RESET, START = range(6)
@@ -109,6 +113,53 @@ def constants(neurons: Neurons | None, scale: Tensor, bias: Tensor, channels: in
     rows = (scale, bias, found.decay, found.threshold, found.reset, found.start)
     table[:, :count] = torch.stack(rows).detach()
     return table
+
+
+def check_neurons(hard: bool | None, *, wanted: bool) -> None:
+    """Refuse a layer without neurons where spikes are wanted, and one with neurons where currents are.
+
+    Args:
+        hard: the layer's reset; None without neurons.
+        wanted: whether there must be neurons.
+
+    Raises:
+        LayoutError: it is the other way.
+
+    Example:
+        >>> check_neurons(None, wanted=True)
+        Traceback (most recent call last):
+        spikeprune.errors.LayoutError: the layer has no neurons, and so no spikes; ask for its currents.
+    """
+    if wanted and hard is None:
+        raise LayoutError("the layer has no neurons, and so no spikes; ask for its currents.")
+    if not wanted and hard is not None:
+        raise LayoutError("the layer has neurons, and gives spikes only; pack it without for its currents.")
+
+
+def membrane_of(given: Tensor | None, start: Callable[[], Tensor], room: Room) -> Tensor | Room:
+    """Give the memory of the membranes: the tensor that keeps them between runs if there is one, a room otherwise.
+
+    Args:
+        given: the tensor, or None.
+        start: makes one at the start values, whose shape is the right one.
+        room: for the membranes while a run lasts.
+
+    Raises:
+        LayoutError: the tensor is of another dtype or shape.
+
+    Example:
+        >>> membrane_of(torch.zeros(3), lambda: torch.zeros(2), Room("membrane", 2, torch.float32))
+        Traceback (most recent call last):
+        spikeprune.errors.LayoutError: membranes are torch.float32 (3,), but must be float32 (2,), as `rest` makes them.
+    """
+    if given is None:
+        return room
+    shape = start().shape
+    if given.shape != shape or given.dtype != torch.float32:
+        raise LayoutError(
+            f"membranes are {given.dtype} {tuple(given.shape)}, but must be float32 {tuple(shape)}, as `rest` makes them."
+        )
+    return given
 
 
 def fire(sums: Tensor, neurons: Neurons, scale: Tensor, bias: Tensor) -> Tensor:

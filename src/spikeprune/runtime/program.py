@@ -96,8 +96,15 @@ class Program:
         self._calls.append((function, arguments))
         self._whole = None
 
+    def join(self, other: "Program") -> None:
+        """Put the calls of another at the end; rooms of one name become one."""
+        self._calls += other._calls
+        self._whole = None
+
     def run(self) -> None:
         """Run all calls; the first time they are compiled into one."""
+        if not self._calls:
+            return
         if self._whole is None:
             self._furnish()
             self._whole = unshared(partial(_write, [(place(f), self._plain(arguments)) for f, arguments in self._calls]))

@@ -1,5 +1,7 @@
 """Native code of convolutions that spikes scatter: lists of events, sums in planes, and the neurons of 32 channels at a time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +13,7 @@ from spikeprune.runtime.neurons import LANES, START, Cells
 from spikeprune.runtime.planes import Kernel, reach
 
 ARRAYS = "events starts weights flushes table sums wide membrane masks out"
+TILE = 16  # places and channels that are turned at a time
 WHOLES = "channels blocks samples timesteps slots size pitch height width origin words"
 
 
@@ -32,13 +35,15 @@ class Shape:
         kernel: its shape, without the padding.
         integer: whether weights are int8 rather than float32.
         wide: whether sums are moved from 16 to 32 bits on the way.
-        hard: which reset.
+        hard: which reset; None for currents.
+        kept: whether membranes are kept between runs.
     """
 
     kernel: Kernel
     integer: bool
     wide: bool
-    hard: bool
+    hard: bool | None
+    kept: bool
 
 
 def convolution(shape: Shape) -> Function:
@@ -51,9 +56,9 @@ def convolution(shape: Shape) -> Function:
         flushes         int8 (blocks, channels), 1 where 16 bits might overflow if sums were not moved before this channel
         table           float32 (6, blocks * 32), of the neurons
         sums, wide      room of one group: slots * size * 32, int16 or float32; int32, unused if not `wide`
-        membrane        room for height * width * 32 float32
-        masks           room for T * words * 32 int32
-        out             int32 (blocks * 32, T, words), the spikes
+        membrane        room for height * width * 32 float32; (blocks, samples, height * width, 32) if kept
+        masks           room for T * words * 32 int32; unused for currents
+        out             int32 (blocks * 32, T, words), the spikes; float32 (T, samples, blocks * 32, height * width) for currents
     """
     return compiled(("scatter", shape), partial(_convolution, shape))
 
@@ -101,11 +106,12 @@ class _Code:
 
 def _convolution(shape: Shape, module: Any) -> None:
     weights, sums = ("i8", "i16") if shape.integer else ("f32", "f32")
-    kinds = f"i32 i32 {weights} i8 f32 {sums} i32 f32 i32 i32"
+    kinds = f"i32 i32 {weights} i8 f32 {sums} i32 f32 i32 {'f32' if shape.hard is None else 'i32'}"
     code, arrays, wholes = begin(module, kinds, len(WHOLES.split()))
     to = _Code(shape, code, dict(zip(ARRAYS.split(), arrays, strict=True)), dict(zip(WHOLES.split(), wholes, strict=True)))
     total, room = to["samples"] * to["timesteps"], to["slots"] * to["size"] * LANES
-    fill(to.arrays["masks"], to["timesteps"] * to["words"] * LANES, LANES)
+    if shape.hard is not None:
+        fill(to.arrays["masks"], to["timesteps"] * to["words"] * LANES, LANES)
     with over(code, 0, to["blocks"]) as block:
         with over(code, 0, (total + to["slots"] - 1) // to["slots"]) as group:
             fill(to.arrays["sums"], room, LANES)
@@ -114,8 +120,10 @@ def _convolution(shape: Shape, module: Any) -> None:
             _scatter(to, block, group)
             first = group * to["slots"]
             with over(code, first, (first + to["slots"]).least(total)) as slot:
-                _fire(to, block, slot, (slot - first) * to["size"])
-        _turn(to, block)
+                write = _pass if shape.hard is None else _fire
+                write(to, block, slot, (slot - first) * to["size"])
+        if shape.hard is not None:
+            _turn(to, block)
     code.ret_void()
 
 
@@ -161,12 +169,58 @@ def _fire(to: _Code, block: Value, slot: Value, base: Value) -> None:
     """Write the neurons of one slot, whose plane begins at a base: 32 channels of every place."""
     membrane, channels, first = to.arrays["membrane"], to["blocks"] * LANES, block * LANES
     places, sample, t = to["height"] * to["width"], slot // to["timesteps"], slot % to["timesteps"]
-    with where(t.compare("==", 0)):
-        start = to.arrays["table"].load(channels * START + first, LANES)
-        with over(to.code, 0, places) as p:
-            membrane.store(p * LANES, start)
-    cells = Cells.of_channels(to.arrays["table"], first, channels, to.shape.hard)
+    if to.shape.kept:
+        membrane = membrane.at((block * to["samples"] + sample) * places * LANES)
+    else:
+        with where(t.compare("==", 0)):
+            start = to.arrays["table"].load(channels * START + first, LANES)
+            with over(to.code, 0, places) as p:
+                membrane.store(p * LANES, start)
+    cells = Cells.of_channels(to.arrays["table"], first, channels, bool(to.shape.hard))
     masks = to.arrays["masks"].at(t * to["words"] * LANES + sample * places)
+    with _sums(to, base) as (p, sums):
+        v, fires = cells.update(membrane.load(p * LANES, LANES), sums)
+        membrane.store(p * LANES, v)
+        masks.store(p, fires.bits("i32"))
+
+
+def _pass(to: _Code, block: Value, slot: Value, base: Value) -> None:
+    """Write the currents of one slot, whose plane begins at a base: those of 32 channels, place by place, then turned."""
+    channels, sample, t = to["blocks"] * LANES, slot // to["timesteps"], slot % to["timesteps"]
+    cells, room = Cells.of_channels(to.arrays["table"], block * LANES, channels, False), to.arrays["membrane"]
+    with _sums(to, base) as (p, sums):
+        room.store(p * LANES, cells.current(sums))
+    places = to["height"] * to["width"]
+    out = to.arrays["out"].at(((t * to["samples"] + sample) * channels + block * LANES) * places)
+    with where(places.compare(">=", TILE)), over(to.code, 0, (places + TILE - 1) // TILE) as i:
+        first = (i * TILE).least(places - TILE)  # the last tile may take some places twice
+        for half in range(0, LANES, TILE):
+            rows = [room.load((first + k) * LANES + half, TILE) for k in range(TILE)]
+            for k, row in enumerate(transposed(rows)):
+                out.store(places * (half + k) + first, row)
+    with where(places.compare("<", TILE)), over(to.code, 0, LANES) as c, over(to.code, 0, places) as p:
+        out.store(places * c + p, room.load(p * LANES + c))
+
+
+def transposed(rows: list[Value]) -> list[Value]:
+    """Write the columns of a square of a power of 2 of lanes: blocks beside the diagonal change places, then those within."""
+    count = len(rows)
+    step = count // 2
+    while step:
+        kept = [lane for lane in range(count) if not lane & step]
+        upper = sorted([(lane, lane) for lane in kept] + [(lane + step, count + lane) for lane in kept])
+        lower = sorted([(lane, lane + step) for lane in kept] + [(lane + step, count + lane + step) for lane in kept])
+        found = list(rows)
+        for k in kept:
+            for row, lanes in ((k, upper), (k + step, lower)):
+                found[row] = rows[k].pick(rows[k + step], [source for _, source in lanes])
+        rows, step = found, step // 2
+    return rows
+
+
+@contextmanager
+def _sums(to: _Code, base: Value) -> Iterator[tuple[Value, Value]]:
+    """Write a loop over the places of a plane that begins at a base; its body is given the place and the sums of 32 channels."""
     with over(to.code, 0, to["height"]) as y, over(to.code, 0, to["width"]) as x:
         place = (base + to["origin"] + y * to["pitch"] + x) * LANES
         sums = to.arrays["sums"].load(place, LANES)
@@ -174,10 +228,7 @@ def _fire(to: _Code, block: Value, slot: Value, base: Value) -> None:
             sums = sums.wide("i32")
         if to.shape.wide:
             sums = sums + to.arrays["wide"].load(place, LANES)
-        p = y * to["width"] + x
-        v, fires = cells.update(membrane.load(p * LANES, LANES), sums)
-        membrane.store(p * LANES, v)
-        masks.store(p, fires.bits("i32"))
+        yield y * to["width"] + x, sums
 
 
 def _turn(to: _Code, block: Value) -> None:

@@ -10,6 +10,7 @@ Rows are what a linear layer reads event by event; maps what a convolution reads
 features are channels of one place.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +20,8 @@ from torch import Tensor
 from spikeprune.errors import LayoutError
 from spikeprune.runtime import bits
 from spikeprune.runtime.bits import WORD
+from spikeprune.runtime.once import once
+from spikeprune.runtime.program import Program, Room
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +75,39 @@ def pack_rows(x: Tensor) -> SpikeRows:
         >>> pack_rows(torch.tensor([[[1.0, 0.0, 1.0, 1.0]]])).words
         tensor([[[13]]])
     """
+    return once(prepare_pack_rows, x.detach().to("cpu", torch.float32).contiguous())
+
+
+def prepare_pack_rows(program: Program, x: Tensor, odd: Tensor | None = None) -> SpikeRows:
+    """Put at the end of a program what `pack_rows` does, of what x holds whenever it runs.
+
+    Args:
+        program: to which it is added.
+        x: float32 (T, N, F) on the CPU, contiguous; what is the same at all timesteps may be expanded.
+        odd: int64 (1,), which after a run says how many numbers of x were neither 0 nor 1, those of an expanded axis counted once;
+            None to spare this.
+
+    Returns:
+        what holds the spikes after a run.
+
+    Raises:
+        LayoutError: x is of another dtype, device or layout, or has no three axes.
+
+    Example:
+        >>> program, x, odd = Program(), torch.zeros(1, 1, 3), torch.zeros(1, dtype=torch.int64)
+        >>> rows = prepare_pack_rows(program, x, odd)
+        >>> x[0, 0, 1:] = torch.tensor([1.0, 0.5])
+        >>> program.run()
+        >>> rows.words, odd
+        (tensor([[[6]]]), tensor([1]))
+    """
     if x.dim() != 3:
         raise LayoutError(f"rows of spikes are (T, N, F), but {tuple(x.shape)} was given.")
-    return SpikeRows(_pack(x.transpose(0, 1)), x.shape[2])
+    t, n, features = x.shape
+    rows = SpikeRows(torch.zeros(n, t, needed(features), dtype=torch.int64), features)
+    _pack(program, x, rows.words, (n, t, 1, features), (features, x.stride(0), 0))
+    _count_odd(program, x, odd)
+    return rows
 
 
 def unpack_rows(rows: SpikeRows) -> Tensor:
@@ -84,7 +117,24 @@ def unpack_rows(rows: SpikeRows) -> Tensor:
         >>> unpack_rows(pack_rows(torch.tensor([[[1.0, 0.0, 1.0]]])))
         tensor([[[1., 0., 1.]]])
     """
-    return _unpack(rows.words, rows.features).transpose(0, 1).contiguous()
+    return once(prepare_unpack_rows, rows)
+
+
+def prepare_unpack_rows(program: Program, rows: SpikeRows) -> Tensor:
+    """Put at the end of a program what `unpack_rows` does; return what holds the spikes after a run, float32 (T, N, F).
+
+    Example:
+        >>> program, x = Program(), torch.zeros(1, 1, 3)
+        >>> again = prepare_unpack_rows(program, prepare_pack_rows(program, x))
+        >>> x[0, 0, 2] = 7.0
+        >>> program.run()
+        >>> again
+        tensor([[[0., 0., 1.]]])
+    """
+    n, t, _ = rows.words.shape
+    out = torch.empty(t, n, rows.features)
+    _unpack(program, rows.words, out, (t, n, 1, rows.features), (rows.features, t * rows.features, 0))
+    return out
 
 
 def pack_maps(x: Tensor) -> SpikeMaps:
@@ -97,10 +147,38 @@ def pack_maps(x: Tensor) -> SpikeMaps:
         >>> pack_maps(torch.tensor([[[[[1.0, 0.0], [1.0, 1.0]]]]])).words
         tensor([[[13]]])
     """
+    return once(prepare_pack_maps, x.detach().to("cpu", torch.float32).contiguous())
+
+
+def prepare_pack_maps(program: Program, x: Tensor, odd: Tensor | None = None) -> SpikeMaps:
+    """Put at the end of a program what `pack_maps` does, of what x holds whenever it runs.
+
+    Args:
+        program: to which it is added.
+        x: float32 (T, N, C, H, W) or (T, N, F) on the CPU, contiguous; what is the same at all timesteps may be expanded.
+        odd: as `prepare_pack_rows` says.
+
+    Returns:
+        what holds the spikes after a run.
+
+    Raises:
+        LayoutError: x is of another dtype, device or layout, or has neither five axes nor three.
+
+    Example:
+        >>> program, x = Program(), torch.zeros(1, 1, 2, 1, 2)
+        >>> maps = prepare_pack_maps(program, x)
+        >>> x[0, 0, 1] = torch.tensor([0.0, 1.0])
+        >>> program.run()
+        >>> maps.words.flatten()
+        tensor([0, 2])
+    """
     if x.dim() not in (3, 5):
         raise LayoutError(f"maps of spikes are (T, N, C, H, W) or (T, N, F), but {tuple(x.shape)} was given.")
-    t, n, c, h, w = shape = (*x.shape, 1, 1)[:5]
-    return SpikeMaps(_pack(x.reshape(shape).permute(2, 0, 1, 3, 4).reshape(c, t, n * h * w)), n, h, w)
+    t, n, c, h, w = (*x.shape, 1, 1)[:5]
+    maps = SpikeMaps(torch.zeros(c, t, needed(n * h * w), dtype=torch.int64), n, h, w)
+    _pack(program, x, maps.words, (c, t, n, h * w), (h * w, x.stride(0), c * h * w))
+    _count_odd(program, x, odd)
+    return maps
 
 
 def unpack_maps(maps: SpikeMaps) -> Tensor:
@@ -111,82 +189,25 @@ def unpack_maps(maps: SpikeMaps) -> Tensor:
         tensor([[[[[1., 0.],
                    [0., 1.]]]]])
     """
-    c, t, _ = maps.words.shape
-    x = _unpack(maps.words, maps.lanes).view(c, t, maps.samples, maps.height, maps.width)
-    return x.permute(1, 2, 0, 3, 4).contiguous()
+    return once(prepare_unpack_maps, maps)
 
 
-def max_pool(maps: SpikeMaps, size: int, stride: int | None = None) -> SpikeMaps:
-    """Give a spike wherever there is one in a window of size x size; windows that reach over the border are left out.
-
-    Raises:
-        LayoutError: the window is larger than the map.
+def prepare_unpack_maps(program: Program, maps: SpikeMaps) -> Tensor:
+    """Put at the end of a program what `unpack_maps` does; return what holds the spikes after a run, float32 (T, N, C, H, W).
 
     Example:
-        >>> unpack_maps(max_pool(pack_maps(torch.eye(4).view(1, 1, 1, 4, 4)), 2))
-        tensor([[[[[1., 0.],
-                   [0., 1.]]]]])
-    """
-    stride = size if stride is None else stride
-    if not (1 <= size <= min(maps.height, maps.width) and stride >= 1):
-        raise LayoutError(f"windows of {size} every {stride} do not fit maps of {maps.height} x {maps.width}.")
-    height, width = ((side - size) // stride + 1 for side in (maps.height, maps.width))
-    c, t, _ = maps.words.shape
-    words = torch.zeros(c, t, needed(maps.samples * height * width), dtype=torch.int64)
-    if size == stride == 2 and maps.height % 2 == 0 and maps.width in (2, 4, 8, 16, 32):
-        sizes = (c * t, needed(maps.lanes), maps.words.shape[2], 4 * words.shape[2])
-        bits.halve(maps.width)(maps.words.data_ptr(), words.data_ptr(), *sizes)
-        return SpikeMaps(words, maps.samples, height, width)
-    step = words.shape[2] * WORD
-    route(maps.words, words, _windows(maps.samples, maps.height, maps.width, size, stride), t * step, step)
-    return SpikeMaps(words, maps.samples, height, width)
-
-
-def flatten(maps: SpikeMaps) -> SpikeRows:
-    """Turn maps into the features c H W + y W + x, the order of `torch.flatten`.
-
-    Example:
-        >>> unpack_rows(flatten(pack_maps(torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 1.0]).view(1, 1, 3, 1, 2))))
-        tensor([[[1., 0., 0., 1., 1., 1.]]])
+        >>> program, x = Program(), torch.zeros(1, 1, 1, 1, 2)
+        >>> again = prepare_unpack_maps(program, prepare_pack_maps(program, x))
+        >>> x[..., 1] = 7.0
+        >>> program.run()
+        >>> again
+        tensor([[[[[0., 1.]]]]])
     """
     c, t, _ = maps.words.shape
     places = maps.height * maps.width
-    words = torch.zeros(maps.samples, t, needed(c * places), dtype=torch.int64)
-    lane = torch.arange(maps.lanes)
-    route(maps.words, words, lane // places * (t * words.shape[2] * WORD) + lane % places, places, words.shape[2] * WORD)
-    return SpikeRows(words, c * places)
-
-
-def spread(rows: SpikeRows) -> SpikeMaps:
-    """Turn features into channels of one place, the inverse of `flatten` of such.
-
-    Example:
-        >>> unpack_maps(spread(pack_rows(torch.tensor([[[1.0, 0.0, 1.0]]])))).flatten()
-        tensor([1., 0., 1.])
-    """
-    n, t, _ = rows.words.shape
-    words = torch.zeros(rows.features, t, needed(n), dtype=torch.int64)
-    step = words.shape[2] * WORD
-    route(rows.words, words, torch.arange(rows.features) * (t * step), 1, step)
-    return SpikeMaps(words, n, 1, 1)
-
-
-def any_of(one: SpikeMaps, other: SpikeMaps) -> SpikeMaps:
-    """Give a spike wherever one of two has one.
-
-    Raises:
-        LayoutError: their shapes differ.
-
-    Example:
-        >>> one, other = (pack_maps(torch.tensor(x).view(1, 1, 3, 1, 1)) for x in ([1.0, 0.0, 0.0], [1.0, 1.0, 0.0]))
-        >>> unpack_maps(any_of(one, other)).flatten()
-        tensor([1., 1., 0.])
-    """
-    shapes = [(*m.words.shape[:2], m.samples, m.height, m.width) for m in (one, other)]
-    if shapes[0] != shapes[1]:
-        raise LayoutError(f"spikes of (C, T, N, H, W) {shapes[0]} and {shapes[1]} do not fit each other.")
-    width = needed(one.lanes)
-    return SpikeMaps(one.words[..., :width] | other.words[..., :width], one.samples, one.height, one.width)
+    out = torch.empty(t, maps.samples, c, maps.height, maps.width)
+    _unpack(program, maps.words, out, (t, maps.samples, c, places), (maps.lanes, places, t * maps.lanes))
+    return out
 
 
 def counts(spikes: SpikeRows | SpikeMaps) -> Tensor:
@@ -222,65 +243,47 @@ def lanes_of(count: int) -> Tensor:
     return pack_rows(torch.ones(1, 1, count)).words.flatten()
 
 
-def route(source: Tensor, target: Tensor, table: Tensor, outer_step: int, inner_step: int) -> None:
-    """Send bits to others, as `bits.route` says.
-
-    Args:
-        source: int64 (outer, inner, words).
-        target: int64, contiguous; bits are added to those that it has.
-        table: whole numbers (bits, fans) or (bits,), for the bits of a row that may be set.
-        outer_step: in bits of the target.
-        inner_step: in bits of the target.
-
-    Raises:
-        LayoutError: the target has more bits than a table can address.
-
-    Example:
-        >>> target = torch.zeros(1, dtype=torch.int64)
-        >>> route(torch.tensor([[[5]]]), target, torch.tensor([3, -1, 0]), 0, 0)  # bits 0 and 2 go to 3 and 0
-        >>> target
-        tensor([9])
-    """
-    if target.numel() >= 2**31 // WORD:
-        raise LayoutError(f"{target.numel()} words of spikes are more than one call takes; give fewer samples at a time.")
-    table = table.view(len(table), -1).int()
-    outer, inner, width = source.shape
-    places = (source.data_ptr(), target.data_ptr(), table.data_ptr())
-    bits.route()(*places, outer, inner, width, table.shape[1], outer_step, inner_step)
+def _pack(program: Program, x: Tensor, words: Tensor, shape: tuple[int, int, int, int], steps: tuple[int, int, int]) -> None:
+    """Pack numbers, of which `bits.arrange` makes rows; shape and steps are its."""
+    one = x[0]
+    if x.dtype != torch.float32 or x.device.type != "cpu" or not one.is_contiguous():
+        raise LayoutError(
+            f"numbers to pack are float32 on the CPU, each timestep contiguous, but {x.dtype} {tuple(x.shape)} on {x.device} with strides "
+            f"{x.stride()} was given."
+        )
+    outer, middle, inner, count = shape
+    numbers: Tensor | Room = one
+    if not _in_order(shape, steps):
+        numbers = Room("arranged numbers", math.prod(shape), torch.float32)
+        program.add(bits.arrange(), one, numbers, *shape, *steps)
+    program.add(bits.pack(), numbers, words, outer * middle, inner * count, words.shape[2])
 
 
-@lru_cache(maxsize=256)
-def _windows(samples: int, height: int, width: int, size: int, stride: int) -> Tensor:
-    """For each place of all samples, the windows that it lies in, -1 for none: (N H W, fans)."""
-    rows, columns = (_covering(side, size, stride) for side in (height, width))
-    down, across = ((side - size) // stride + 1 for side in (height, width))
-    both = rows[:, None, :, None] * across + columns[None, :, None, :]
-    both = both.masked_fill((rows < 0)[:, None, :, None] | (columns < 0)[None, :, None, :], -1).reshape(height * width, -1)
-    first = torch.arange(samples)[:, None, None] * (down * across)
-    return torch.where(both < 0, -1, both + first).reshape(samples * height * width, -1).int()
+def _unpack(program: Program, words: Tensor, out: Tensor, shape: tuple[int, int, int, int], steps: tuple[int, int, int]) -> None:
+    """Unpack words into rows, of which `bits.arrange` makes what is asked for; shape and steps are its."""
+    rows, count = len(words) * words.shape[1], out.numel() // (len(words) * words.shape[1])
+    if _in_order(shape, steps):
+        program.add(bits.unpack(), words, out, rows, count, words.shape[2])
+        return
+    numbers = Room("arranged numbers", out.numel(), torch.float32)
+    program.add(bits.unpack(), words, numbers, rows, count, words.shape[2])
+    program.add(bits.arrange(), numbers, out, *shape, *steps)
 
 
-def _covering(side: int, size: int, stride: int) -> Tensor:
-    """For each place of one axis, the windows that it lies in, -1 for none: (side, fans)."""
-    place, fan = torch.arange(side)[:, None], torch.arange(-(-size // stride))
-    window = place // stride - fan
-    inside = (window >= 0) & (window * stride + size > place) & (window <= (side - size) // stride)
-    return torch.where(inside, window, -1)
+def _in_order(shape: tuple[int, int, int, int], steps: tuple[int, int, int]) -> bool:
+    """Say whether `bits.arrange` would change nothing; an axis of one may step anyhow."""
+    outer, middle, inner, count = shape
+    plain = ((outer, middle * inner * count), (middle, inner * count), (inner, count))
+    return all(size == 1 or step == found for (size, step), found in zip(plain, steps, strict=True))
 
 
-def _pack(x: Tensor) -> Tensor:
-    x = x.detach().to("cpu", torch.float32).contiguous()
-    outer, inner, count = x.shape
-    words = torch.zeros(outer, inner, needed(count), dtype=torch.int64)
-    bits.pack()(x.data_ptr(), words.data_ptr(), outer * inner, count, words.shape[2])
-    return words
-
-
-def _unpack(words: Tensor, count: int) -> Tensor:
-    outer, inner, width = words.shape
-    x = torch.empty(outer, inner, count)
-    bits.unpack()(words.data_ptr(), x.data_ptr(), outer * inner, count, width)
-    return x
+def _count_odd(program: Program, x: Tensor, odd: Tensor | None) -> None:
+    if odd is None:
+        return
+    if odd.dtype != torch.int64 or odd.numel() != 1:
+        raise LayoutError(f"what counts odd numbers is int64 (1,), but {odd.dtype} {tuple(odd.shape)} was given.")
+    rows = len(x) if x.stride(0) else 1
+    program.add(bits.odd(), x[0], odd, rows, x[0].numel(), x.stride(0))
 
 
 def _check(words: Tensor, count: int) -> None:

@@ -4,10 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from programs import run_again, runs_each
 from spikeprune.errors import LayoutError, NonFinite, QuantizeError
 from spikeprune.runtime import gather, jit, reference, scatter
+from spikeprune.runtime.integers import affine
 from spikeprune.runtime.neurons import Neurons
-from spikeprune.runtime.spikes import pack_maps, unpack_maps
+from spikeprune.runtime.program import Program
+from spikeprune.runtime.spikes import SpikeMaps, pack_maps, unpack_maps
 
 WAYS = pytest.mark.parametrize("way", [scatter, gather], ids=["scatter", "gather"])
 
@@ -138,6 +141,118 @@ def test_rows_of_gather_are_cut_where_sums_could_leave_16_bits():
     assert gather.bounds(torch.tensor([], dtype=torch.int8)) == [0]
 
 
+def inputs_of(case):
+    """Three inputs of a case, and maps that a program reads them from."""
+    t, n, c, h, w = case[:5]
+    return [random(t, n, c, h, w, rate=rate) for rate in (0.3, 1.0, 0.1)], pack_maps(torch.zeros(t, n, c, h, w))
+
+
+@WAYS
+@pytest.mark.parametrize("integer", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_program_reads_what_its_input_holds_then(way, case, integer):
+    _, shape, sizes = given(case)
+    parts = layer(shape, integer=integer, hard=case[0] == 2, density=0.5)
+    (inputs, x), packed = inputs_of(case), way.pack(*parts, **sizes)
+    found = runs_each(lambda made: way.prepare(made, x, packed), lambda one: x.words.copy_(pack_maps(one).words), inputs)
+    for words, one in zip(found, [*inputs, inputs[0]], strict=True):
+        assert torch.equal(words, pack_maps(reference.conv2d(one, *parts, **sizes)).words)
+
+
+def test_bits_of_the_run_before_would_stay_if_nothing_cleared_them(monkeypatch):
+    monkeypatch.setattr(gather, "prepare_clear", lambda program, words: None)
+    x, parts = random(2, 2, 3, 9, 9), layer((33, 3, 3, 3))
+    made = Program()
+    found = gather.prepare(made, pack_maps(x), gather.pack(*parts, stride=2, padding=1))
+    run_again(made)
+    assert not torch.equal(unpack_maps(found), reference.conv2d(x, *parts, stride=2, padding=1))
+
+
+@pytest.mark.parametrize("ways", [(scatter, gather), (gather, scatter), (scatter, scatter), (gather, gather)])
+def test_layers_of_one_program_share_its_rooms(ways):
+    x, one, two = pack_maps(random(3, 2, 5, 9, 9)), layer((40, 5, 3, 3)), layer((7, 40, 3, 3), integer=False)
+    made = Program()
+    between = ways[0].prepare(made, x, ways[0].pack(*one, padding=1))
+    found = ways[1].prepare(made, between, ways[1].pack(*two, stride=2))
+    for y in (random(3, 2, 5, 9, 9, rate=0.7), random(3, 2, 5, 9, 9, rate=0.2)):
+        x.words.copy_(pack_maps(y).words)
+        run_again(made)
+        assert torch.equal(unpack_maps(found), reference.conv2d(reference.conv2d(y, *one, padding=1), *two, stride=2))
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[5], CASES[10]], ids=str)
+def test_the_list_of_events_holds_as_many_as_there_can_be(case):
+    x, shape, sizes = given(case)
+    made = Program()
+    scatter.prepare(made, pack_maps(torch.ones_like(x)), scatter.pack(*layer(shape), **sizes))
+    made.run()
+    # A stride wider than the kernel passes over some rows and columns.
+    down, across = (sum(y % case[7] < case[6] for y in range(case[8], side + case[8])) for side in case[3:5])
+    room, firsts = (made._rooms[f"scatter {name}"].view(torch.int32) for name in ("events", "firsts"))
+    assert firsts[-1] == case[0] * case[1] * case[2] * down * across
+    assert len(room) == x.numel() + 1
+
+
+def expected_currents(x, weight, scale, bias, sizes):
+    sums = F.conv2d(x.flatten(0, 1).double(), weight.double(), **sizes).unflatten(0, x.shape[:2])
+    factor, shift = (one.view(-1, 1, 1) for one in affine(weight, scale, bias))
+    return sums.float() * factor + shift
+
+
+@WAYS
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_currents_are_sums_scaled_and_with_bias(way, case):
+    x, shape, sizes = given(case)
+    weight, _, scale, bias = layer(shape, density=0.5)
+    found = way.run_currents(pack_maps(x), way.pack(weight, None, scale, bias, **sizes))
+    assert torch.equal(found, expected_currents(x, weight, scale, bias, sizes))
+    real, scale = torch.randn(shape, generator=torch.Generator().manual_seed(0)) / 8, torch.linspace(0.5, 2, shape[0])
+    found = way.run_currents(pack_maps(x), way.pack(real, None, scale, bias, **sizes))
+    assert (found - expected_currents(x, real, scale, bias, sizes)).abs().max() < 1e-5
+
+
+@WAYS
+def test_currents_at_the_limits_of_int8_are_exact(way):
+    weight = torch.tensor([127, -128], dtype=torch.int8).view(2, 1, 1, 1).expand(2, 64, 3, 3)
+    found = way.run_currents(pack_maps(torch.ones(1, 2, 64, 3, 3)), way.pack(weight, None))
+    assert found.flatten(1).tolist() == [[576 * 127.0, -576 * 128.0] * 2]
+
+
+@WAYS
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[2], CASES[11]], ids=str)
+def test_a_program_gives_currents_of_what_its_input_holds_then(way, case):
+    _, shape, sizes = given(case)
+    weight, _, scale, bias = layer(shape, density=0.5)
+    (inputs, x), packed = inputs_of(case), way.pack(weight, None, scale, bias, **sizes)
+    prepare = lambda made: way.prepare_currents(made, x, packed)  # noqa: E731
+    found = runs_each(prepare, lambda one: x.words.copy_(pack_maps(one).words), inputs)
+    for one, y in zip(found, [*inputs, inputs[0]], strict=True):
+        assert torch.equal(one, expected_currents(y, weight, scale, bias, sizes))
+
+
+@WAYS
+@pytest.mark.parametrize("integer", [True, False])
+@pytest.mark.parametrize("case", [CASES[1], CASES[2], CASES[4], CASES[6], CASES[11]], ids=str)
+def test_a_timestep_at_a_time_is_all_of_them(way, case, integer):
+    x, shape, sizes = given(case)
+    x = torch.cat([x, x.flip(0), x])
+    parts = layer(shape, integer=integer, hard=case[0] == 2, density=0.5)
+    packed, whole, now = way.pack(*parts, **sizes), pack_maps(x), pack_maps(x[:1] * 0)
+    membrane, last, made, all_at_once = way.rest(now, packed), way.rest(whole, packed), Program(), Program()
+    found = way.prepare(made, now, packed, membrane)
+    expected = way.prepare(all_at_once, whole, packed, last)
+    run_again(all_at_once)
+    assert torch.equal(unpack_maps(expected), reference.conv2d(x, *parts, **sizes))
+    steps = []
+    for one in x:
+        now.words.copy_(pack_maps(one[None]).words)
+        run_again(made)
+        steps.append(unpack_maps(found))
+    assert torch.equal(torch.cat(steps), unpack_maps(expected))
+    assert torch.equal(membrane, last)
+    assert not torch.equal(membrane, way.rest(now, packed))
+
+
 @WAYS
 def test_what_does_not_fit_is_refused(way):
     weight, neurons, scale, bias = layer((4, 6, 3, 3))
@@ -150,7 +265,22 @@ def test_what_does_not_fit_is_refused(way):
         way.pack(weight, Neurons.alike(3, decay=1.0, threshold=1.0, reset=1.0))
     with pytest.raises(LayoutError, match="no convolution that native code has"):
         way.pack(torch.zeros(4, 6, 8, 8), neurons)
+    x, bare = pack_maps(torch.ones(1, 1, 6, 3, 3)), way.pack(weight, None, scale, bias)
+    with pytest.raises(LayoutError, match="has neurons"):
+        way.run_currents(x, packed)
+    for spikes in (way.run, way.rest):
+        with pytest.raises(LayoutError, match="has no neurons"):
+            spikes(x, bare)
+    for wrong in (way.rest(x, packed)[:0], way.rest(x, packed).double()):
+        with pytest.raises(LayoutError, match="as `rest` makes them"):
+            way.prepare(Program(), x, packed, wrong)
     with pytest.raises(QuantizeError, match="must be int8 or float32"):
         way.pack(weight.long(), neurons)
     with pytest.raises(NonFinite, match="the bias has 4 of 4"):
         way.pack(weight, neurons, scale, bias / 0.0)
+
+
+def test_more_events_than_32_bits_count_are_refused():
+    packed = scatter.pack(*layer((1, 1 << 10, 1, 1)))
+    with pytest.raises(LayoutError, match="2147483649 events are more than 32 bits count; give fewer samples"):
+        scatter.prepare(Program(), SpikeMaps(torch.empty(1 << 10, 1 << 5, 1 << 10, dtype=torch.int64), 1 << 16, 1, 1), packed)

@@ -2,9 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from programs import run_again, runs_each
 from spikeprune.errors import LayoutError, NonFinite, QuantizeError
 from spikeprune.runtime import event_rows, reference
 from spikeprune.runtime.neurons import Neurons
+from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import pack_rows, unpack_rows
 
 # outputs, inputs, samples, hard, int8
@@ -94,6 +96,52 @@ def test_pruned_inputs_are_passed_over_and_pruned_outputs_have_their_bias():
     assert torch.equal(unpack_rows(event_rows.spikes(pack_rows(x), packed)), reference.linear(x, weight, neurons, scale, bias))
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_program_reads_what_its_input_holds_then(case):
+    outputs, inputs, samples, hard, integer = case
+    parts = layer(outputs, inputs, hard=hard, integer=integer)
+    packed, x = event_rows.pack(*parts), pack_rows(torch.zeros(4, samples, inputs))
+    given = [random(4, samples, inputs, rate) for rate in (0.3, 1.0, 0.1)]
+    found = runs_each(lambda made: event_rows.prepare(made, x, packed), lambda one: x.words.copy_(pack_rows(one).words), given)
+    for words, one in zip(found, [*given, given[0]], strict=True):
+        assert torch.equal(words, event_rows.spikes(pack_rows(one), packed).words)
+        expected = pack_rows(reference.linear(one, *parts)).words
+        assert torch.equal(words[..., : expected.shape[2]], expected)
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_a_program_gives_currents_of_what_its_input_holds_then(integer):
+    weight, _, scale, bias = layer(45, 130, integer=integer)
+    packed, x = event_rows.pack(weight, None, scale, bias), pack_rows(torch.zeros(3, 2, 130))
+    given = [random(3, 2, 130, rate) for rate in (0.3, 1.0, 0.1)]
+    prepare = lambda made: event_rows.prepare_currents(made, x, packed)  # noqa: E731
+    for found, one in zip(
+        runs_each(prepare, lambda one: x.words.copy_(pack_rows(one).words), given), [*given, given[0]], strict=True
+    ):
+        expected = F.linear(one.double(), weight.double()).float() * (1.0 if scale is None else scale) + bias
+        assert found.shape == (2, 3, 64)
+        assert torch.equal(found[..., :45], expected.transpose(0, 1))
+
+
+@pytest.mark.parametrize("integer", [True, False])
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_timestep_at_a_time_is_all_of_them(integer, hard):
+    parts, x = layer(45, 130, integer=integer, hard=hard), random(6, 3, 130)
+    packed, whole, now = event_rows.pack(*parts), pack_rows(x), pack_rows(x[:1] * 0)
+    membrane, last, made, all_at_once = event_rows.rest(now, packed), event_rows.rest(whole, packed), Program(), Program()
+    found, expected = event_rows.prepare(made, now, packed, membrane), event_rows.prepare(all_at_once, whole, packed, last)
+    run_again(all_at_once)
+    assert torch.equal(unpack_rows(expected), reference.linear(x, *parts))
+    steps = []
+    for one in x:
+        now.words.copy_(pack_rows(one[None]).words)
+        run_again(made)
+        steps.append(unpack_rows(found))
+    assert torch.equal(torch.cat(steps), unpack_rows(expected))
+    assert torch.equal(membrane, last)
+    assert not torch.equal(membrane, event_rows.rest(now, packed))
+
+
 def test_what_does_not_fit_is_refused():
     weight, neurons, scale, bias = layer(4, 6)
     packed = event_rows.pack(weight, neurons, scale, bias)
@@ -105,6 +153,10 @@ def test_what_does_not_fit_is_refused():
         event_rows.currents(pack_rows(torch.ones(1, 1, 6)), packed)
     with pytest.raises(LayoutError, match="has no neurons"):
         event_rows.spikes(pack_rows(torch.ones(1, 1, 6)), event_rows.pack(weight, None))
+    with pytest.raises(LayoutError, match="has no neurons"):
+        event_rows.rest(pack_rows(torch.ones(1, 1, 6)), event_rows.pack(weight, None))
+    with pytest.raises(LayoutError, match=r"must be float32 \(2, 32\), as `rest` makes them"):
+        event_rows.prepare(Program(), pack_rows(torch.ones(1, 2, 6)), packed, torch.zeros(1, 32))
     with pytest.raises(QuantizeError, match="must be int8 or float32 of 2 axes"):
         event_rows.pack(weight.double(), neurons)
     with pytest.raises(QuantizeError, match=r"the scale is torch.float32 \(1,\)"):

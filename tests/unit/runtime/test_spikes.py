@@ -1,9 +1,11 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
+from programs import run_again, runs_each
 from spikeprune.errors import LayoutError
 from spikeprune.runtime import spikes
+from spikeprune.runtime.once import once
+from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
 SHAPES = [
@@ -55,33 +57,64 @@ def test_whatever_is_not_zero_is_a_spike():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("size", "stride"), [(1, 1), (2, 2), (3, 2), (3, 1), (2, 3), (4, 4)])
-def test_max_pool_is_that_of_torch(shape, size, stride):
-    x = random(*shape, rate=0.1)
-    if size > min(shape[3:]):
-        with pytest.raises(LayoutError, match="do not fit maps"):
-            spikes.max_pool(spikes.pack_maps(x), size, stride)
-        return
-    expected = F.max_pool2d(x.flatten(0, 1), size, stride).unflatten(0, x.shape[:2])
-    assert torch.equal(spikes.unpack_maps(spikes.max_pool(spikes.pack_maps(x), size, stride)), expected)
+def test_a_program_packs_and_unpacks_maps_that_it_holds_then(shape):
+    inputs, x = [random(*shape, rate=rate) for rate in (0.3, 1.0, 0.0)], torch.zeros(shape)
+    found = runs_each(lambda made: spikes.prepare_pack_maps(made, x), x.copy_, inputs)
+    assert all(torch.equal(one, spikes.pack_maps(y).words) for one, y in zip(found, [*inputs, inputs[0]], strict=True))
+    again = runs_each(lambda made: spikes.prepare_unpack_maps(made, spikes.prepare_pack_maps(made, x)), x.copy_, inputs)
+    assert all(torch.equal(one, y) for one, y in zip(again, [*inputs, inputs[0]], strict=True))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_flatten_is_that_of_torch_and_spread_its_inverse(shape):
-    x = random(*shape)
-    rows = spikes.flatten(spikes.pack_maps(x))
-    assert torch.equal(spikes.unpack_rows(rows), x.flatten(2))
-    assert torch.equal(spikes.unpack_maps(spikes.spread(rows)), x.flatten(2)[..., None, None])
+@pytest.mark.parametrize("features", [1, 64, 200])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_program_packs_and_unpacks_rows_that_it_holds_then(features, samples):
+    inputs, x = [random(3, samples, features, rate=rate) for rate in (0.3, 1.0, 0.0)], torch.zeros(3, samples, features)
+    found = runs_each(lambda made: spikes.prepare_pack_rows(made, x), x.copy_, inputs)
+    assert all(torch.equal(one, spikes.pack_rows(y).words) for one, y in zip(found, [*inputs, inputs[0]], strict=True))
+    again = runs_each(lambda made: spikes.prepare_unpack_rows(made, spikes.prepare_pack_rows(made, x)), x.copy_, inputs)
+    assert all(torch.equal(one, y) for one, y in zip(again, [*inputs, inputs[0]], strict=True))
 
 
-def test_or_and_counts():
-    x, y = random(3, 2, 4, 5, 5), random(3, 2, 4, 5, 5).flip(0)
-    either = spikes.any_of(spikes.pack_maps(x), spikes.pack_maps(y))
-    assert torch.equal(spikes.unpack_maps(either), torch.maximum(x, y))
-    assert torch.equal(spikes.counts(either), torch.maximum(x, y).sum((1, 3, 4)).long().T)
+@pytest.mark.parametrize("prepare", [spikes.prepare_pack_maps, spikes.prepare_pack_rows])
+def test_what_is_the_same_at_all_timesteps_may_be_expanded(prepare):
+    x = random(2, 70)
+    expanded = x.expand(3, -1, -1)
+    pack = spikes.pack_maps if prepare is spikes.prepare_pack_maps else spikes.pack_rows
+    assert torch.equal(once(prepare, expanded).words, pack(expanded).words)
+
+
+@pytest.mark.parametrize("prepare", [spikes.prepare_pack_maps, spikes.prepare_pack_rows])
+def test_what_is_neither_0_nor_1_is_counted_in_each_run(prepare):
+    made, x, odd = Program(), torch.zeros(2, 3, 50), torch.full((1,), -9)
+    prepare(made, x, odd)
+    run_again(made)
+    assert odd.item() == 0
+    x[0, 0, :6] = torch.tensor([1.0, -0.0, -1.0, 0.5, float("nan"), 1e-40])
+    x[1, 2, 49] = 2.0
+    run_again(made)
+    assert odd.item() == 5
+    x[:] = 1.0
+    run_again(made)
+    assert odd.item() == 0
+    once(prepare, (x[:1] / 2).expand(4, -1, -1), odd)
+    assert odd.item() == 150  # an expanded axis counts once
+
+
+def test_what_a_program_cannot_pack_is_refused():
+    for prepare in (spikes.prepare_pack_maps, spikes.prepare_pack_rows):
+        for wrong in (torch.zeros(1, 2, 3).double(), torch.zeros(1, 3, 2).transpose(1, 2)):
+            with pytest.raises(LayoutError, match="float32 on the CPU, each timestep contiguous"):
+                prepare(Program(), wrong)
+        with pytest.raises(LayoutError, match="none of these may be empty"):
+            prepare(Program(), torch.zeros(0, 2, 3))
+        with pytest.raises(LayoutError, match=r"int64 \(1,\), but torch.float32 \(1,\)"):
+            prepare(Program(), torch.zeros(1, 2, 3), torch.zeros(1))
+
+
+def test_counts():
+    x = random(3, 2, 4, 5, 5)
+    assert torch.equal(spikes.counts(spikes.pack_maps(x)), x.sum((1, 3, 4)).long().T)
     assert torch.equal(spikes.counts(spikes.pack_rows(x.flatten(2))), x.sum((2, 3, 4)).long().T)
-    with pytest.raises(LayoutError, match="do not fit each other"):
-        spikes.any_of(spikes.pack_maps(x), spikes.pack_maps(x[:2]))
 
 
 def test_what_is_no_layout_is_refused():

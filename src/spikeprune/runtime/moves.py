@@ -1,0 +1,225 @@
+"""Spikes sent elsewhere bit by bit: pooled, flattened, spread, and told where one of two has one.
+
+Each has a form that puts itself at the end of a program, reads what its input holds whenever that runs, and returns what holds the
+result afterwards.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from spikeprune.errors import LayoutError
+from spikeprune.runtime import bits
+from spikeprune.runtime.bits import WORD
+from spikeprune.runtime.once import once
+from spikeprune.runtime.program import Program, Room
+from spikeprune.runtime.spikes import SpikeMaps, SpikeRows, needed
+
+
+def max_pool(maps: SpikeMaps, size: int, stride: int | None = None) -> SpikeMaps:
+    """Give a spike wherever there is one in a window of size x size; windows that reach over the border are left out.
+
+    Raises:
+        LayoutError: the window is larger than the map.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
+        >>> unpack_maps(max_pool(pack_maps(torch.eye(4).view(1, 1, 1, 4, 4)), 2))
+        tensor([[[[[1., 0.],
+                   [0., 1.]]]]])
+    """
+    return once(prepare_max_pool, maps, size, stride)
+
+
+def prepare_max_pool(program: Program, maps: SpikeMaps, size: int, stride: int | None = None) -> SpikeMaps:
+    """Put at the end of a program what `max_pool` does.
+
+    Raises:
+        LayoutError: the window is larger than the map.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> program, x = Program(), pack_maps(torch.zeros(1, 1, 1, 4, 4))
+        >>> pooled = prepare_max_pool(program, x, 2)
+        >>> x.words[:] = 1 << 15  # the last place
+        >>> program.run()
+        >>> pooled.words
+        tensor([[[8]]])
+    """
+    stride = size if stride is None else stride
+    if not (1 <= size <= min(maps.height, maps.width) and stride >= 1):
+        raise LayoutError(f"windows of {size} every {stride} do not fit maps of {maps.height} x {maps.width}.")
+    height, width = ((side - size) // stride + 1 for side in (maps.height, maps.width))
+    c, t, _ = maps.words.shape
+    words = torch.zeros(c, t, needed(maps.samples * height * width), dtype=torch.int64)
+    if size == stride == 2 and maps.height % 2 == 0 and maps.width in (2, 4, 8, 16, 32):
+        sizes = (c * t, needed(maps.lanes), maps.words.shape[2], 4 * words.shape[2])
+        program.add(bits.halve(maps.width), maps.words, words, *sizes)
+    else:
+        step = words.shape[2] * WORD
+        prepare_clear(program, words)
+        prepare_route(program, maps.words, words, _windows(maps.samples, maps.height, maps.width, size, stride), t * step, step)
+    return SpikeMaps(words, maps.samples, height, width)
+
+
+def flatten(maps: SpikeMaps) -> SpikeRows:
+    """Turn maps into the features c H W + y W + x, the order of `torch.flatten`.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps, unpack_rows
+        >>> unpack_rows(flatten(pack_maps(torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 1.0]).view(1, 1, 3, 1, 2))))
+        tensor([[[1., 0., 0., 1., 1., 1.]]])
+    """
+    return once(prepare_flatten, maps)
+
+
+def prepare_flatten(program: Program, maps: SpikeMaps) -> SpikeRows:
+    """Put at the end of a program what `flatten` does.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> program, x = Program(), pack_maps(torch.zeros(1, 1, 3, 1, 2))
+        >>> rows = prepare_flatten(program, x)
+        >>> x.words[1] = 1
+        >>> program.run()
+        >>> rows.words
+        tensor([[[4]]])
+    """
+    c, t, _ = maps.words.shape
+    places = maps.height * maps.width
+    words = torch.zeros(maps.samples, t, needed(c * places), dtype=torch.int64)
+    lane, step = torch.arange(maps.lanes), words.shape[2] * WORD
+    prepare_clear(program, words)
+    prepare_route(program, maps.words, words, lane // places * (t * step) + lane % places, places, step)
+    return SpikeRows(words, c * places)
+
+
+def spread(rows: SpikeRows) -> SpikeMaps:
+    """Turn features into channels of one place, the inverse of `flatten` of such.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_rows, unpack_maps
+        >>> unpack_maps(spread(pack_rows(torch.tensor([[[1.0, 0.0, 1.0]]])))).flatten()
+        tensor([1., 0., 1.])
+    """
+    return once(prepare_spread, rows)
+
+
+def prepare_spread(program: Program, rows: SpikeRows) -> SpikeMaps:
+    """Put at the end of a program what `spread` does.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_rows
+        >>> program, x = Program(), pack_rows(torch.zeros(1, 1, 3))
+        >>> maps = prepare_spread(program, x)
+        >>> x.words[:] = 6
+        >>> program.run()
+        >>> maps.words.flatten()
+        tensor([0, 1, 1])
+    """
+    n, t, _ = rows.words.shape
+    words = torch.zeros(rows.features, t, needed(n), dtype=torch.int64)
+    step = words.shape[2] * WORD
+    prepare_clear(program, words)
+    prepare_route(program, rows.words, words, torch.arange(rows.features) * (t * step), 1, step)
+    return SpikeMaps(words, n, 1, 1)
+
+
+def any_of(one: SpikeMaps, other: SpikeMaps) -> SpikeMaps:
+    """Give a spike wherever one of two has one.
+
+    Raises:
+        LayoutError: their shapes differ.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
+        >>> one, other = (pack_maps(torch.tensor(x).view(1, 1, 3, 1, 1)) for x in ([1.0, 0.0, 0.0], [1.0, 1.0, 0.0]))
+        >>> unpack_maps(any_of(one, other)).flatten()
+        tensor([1., 1., 0.])
+    """
+    shapes = [(*m.words.shape[:2], m.samples, m.height, m.width) for m in (one, other)]
+    if shapes[0] != shapes[1]:
+        raise LayoutError(f"spikes of (C, T, N, H, W) {shapes[0]} and {shapes[1]} do not fit each other.")
+    width = needed(one.lanes)
+    return SpikeMaps(one.words[..., :width] | other.words[..., :width], one.samples, one.height, one.width)
+
+
+def route(source: Tensor, target: Tensor, table: Tensor, outer_step: int, inner_step: int) -> None:
+    """Send bits to others, as `bits.route` says.
+
+    Args:
+        source: int64 (outer, inner, words).
+        target: int64, contiguous; bits are added to those that it has.
+        table: whole numbers (bits, fans) or (bits,), for the bits of a row that may be set.
+        outer_step: in bits of the target.
+        inner_step: in bits of the target.
+
+    Raises:
+        LayoutError: the target has more bits than a table can address.
+
+    Example:
+        >>> target = torch.zeros(1, dtype=torch.int64)
+        >>> route(torch.tensor([[[5]]]), target, torch.tensor([3, -1, 0]), 0, 0)  # bits 0 and 2 go to 3 and 0
+        >>> target
+        tensor([9])
+    """
+    once(prepare_route, source, target, table, outer_step, inner_step)
+
+
+def prepare_route(
+    program: Program, source: Tensor, target: Tensor | Room, table: Tensor, outer_step: int, inner_step: int
+) -> None:
+    """Put at the end of a program what `route` does; the target keeps the bits that it has, so it may want `prepare_clear` before.
+
+    Raises:
+        LayoutError: the target has more bits than a table can address.
+
+    Example:
+        >>> program, source, target = Program(), torch.tensor([[[0]]]), torch.tensor([16])
+        >>> prepare_route(program, source, target, torch.tensor([3, -1, 0]), 0, 0)
+        >>> source[:] = 5
+        >>> program.run()
+        >>> target
+        tensor([25])
+    """
+    if _count(target) >= 2**31 // WORD:
+        raise LayoutError(f"{_count(target)} words of spikes are more than one call takes; give fewer samples at a time.")
+    table = table.view(len(table), -1).int()
+    program.add(bits.route(), source, target, table, *source.shape, table.shape[1], outer_step, inner_step)
+
+
+def prepare_clear(program: Program, words: Tensor | Room) -> None:
+    """Put at the end of a program that words, int64, become 0.
+
+    Example:
+        >>> program, words = Program(), torch.tensor([3, 4])
+        >>> prepare_clear(program, words)
+        >>> program.run()
+        >>> words
+        tensor([0, 0])
+    """
+    program.add(bits.clear(), words, _count(words))
+
+
+def _count(words: Tensor | Room) -> int:
+    return words.count if isinstance(words, Room) else words.numel()
+
+
+@lru_cache(maxsize=256)
+def _windows(samples: int, height: int, width: int, size: int, stride: int) -> Tensor:
+    """For each place of all samples, the windows that it lies in, -1 for none: (N H W, fans)."""
+    rows, columns = (_covering(side, size, stride) for side in (height, width))
+    down, across = ((side - size) // stride + 1 for side in (height, width))
+    both = rows[:, None, :, None] * across + columns[None, :, None, :]
+    both = both.masked_fill((rows < 0)[:, None, :, None] | (columns < 0)[None, :, None, :], -1).reshape(height * width, -1)
+    first = torch.arange(samples)[:, None, None] * (down * across)
+    return torch.where(both < 0, -1, both + first).reshape(samples * height * width, -1).int()
+
+
+def _covering(side: int, size: int, stride: int) -> Tensor:
+    """For each place of one axis, the windows that it lies in, -1 for none: (side, fans)."""
+    place, fan = torch.arange(side)[:, None], torch.arange(-(-size // stride))
+    window = place // stride - fan
+    inside = (window >= 0) & (window * stride + size > place) & (window <= (side - size) // stride)
+    return torch.where(inside, window, -1)

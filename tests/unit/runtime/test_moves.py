@@ -1,0 +1,97 @@
+"""Spikes pooled, flattened and spread, once and by programs that run again."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from programs import runs_each
+from spikeprune.errors import LayoutError
+from spikeprune.runtime import moves, spikes
+from spikeprune.runtime.program import Program, Room
+
+SHAPES = [
+    (1, 1, 1, 1, 1),
+    (2, 3, 2, 2, 2),
+    (1, 3, 2, 6, 4),
+    (1, 3, 2, 5, 4),
+    (4, 5, 3, 4, 4),
+    (2, 1, 2, 8, 8),
+    (3, 2, 2, 9, 7),
+    (2, 3, 5, 16, 16),
+    (1, 2, 3, 2, 32),
+]
+
+
+def random(*shape, rate=0.3):
+    return (torch.rand(*shape, generator=torch.Generator().manual_seed(0)) < rate).float()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (2, 2), (3, 2), (3, 1), (2, 3), (4, 4)])
+def test_max_pool_is_that_of_torch(shape, size, stride):
+    x = random(*shape, rate=0.1)
+    if size > min(shape[3:]):
+        with pytest.raises(LayoutError, match="do not fit maps"):
+            moves.max_pool(spikes.pack_maps(x), size, stride)
+        return
+    expected = F.max_pool2d(x.flatten(0, 1), size, stride).unflatten(0, x.shape[:2])
+    assert torch.equal(spikes.unpack_maps(moves.max_pool(spikes.pack_maps(x), size, stride)), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_flatten_is_that_of_torch_and_spread_its_inverse(shape):
+    x = random(*shape)
+    rows = moves.flatten(spikes.pack_maps(x))
+    assert torch.equal(spikes.unpack_rows(rows), x.flatten(2))
+    assert torch.equal(spikes.unpack_maps(moves.spread(rows)), x.flatten(2)[..., None, None])
+
+
+def test_one_of_two():
+    x, y = random(3, 2, 4, 5, 5), random(3, 2, 4, 5, 5).flip(0)
+    either = moves.any_of(spikes.pack_maps(x), spikes.pack_maps(y))
+    assert torch.equal(spikes.unpack_maps(either), torch.maximum(x, y))
+    with pytest.raises(LayoutError, match="do not fit each other"):
+        moves.any_of(spikes.pack_maps(x), spikes.pack_maps(x[:2]))
+
+
+WAYS = {
+    "halves": (lambda made, x: moves.prepare_max_pool(made, x, 2), lambda x: moves.max_pool(x, 2)),
+    "overlaps": (lambda made, x: moves.prepare_max_pool(made, x, 3, 2), lambda x: moves.max_pool(x, 3, 2)),
+    "flatten": (moves.prepare_flatten, moves.flatten),
+    "spread": (
+        lambda made, x: moves.prepare_spread(made, moves.prepare_flatten(made, x)),
+        lambda x: moves.spread(moves.flatten(x)),
+    ),
+}
+
+
+def rerun(way, shape):
+    """What a program and what fresh calls give, of several inputs."""
+    prepare, alone = WAYS[way]
+    inputs = [spikes.pack_maps(random(*shape, rate=rate)) for rate in (0.3, 1.0, 0.1)]
+    x = spikes.pack_maps(torch.zeros(shape))
+    found = runs_each(lambda made: prepare(made, x), lambda one: x.words.copy_(one.words), inputs)
+    return found, [alone(one).words for one in [*inputs, inputs[0]]]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4, 8), (3, 2, 5, 9, 7), (1, 1, 70, 3, 3)], ids=str)
+def test_a_program_moves_what_its_input_holds_then(way, shape):
+    for one, expected in zip(*rerun(way, shape), strict=True):
+        assert torch.equal(one, expected)
+
+
+@pytest.mark.parametrize("way", ["overlaps", "flatten", "spread"])
+def test_spikes_of_the_run_before_would_stay_if_nothing_cleared_them(way, monkeypatch):
+    monkeypatch.setattr(moves, "prepare_clear", lambda program, words: None)
+    found, expected = rerun(way, (2, 3, 4, 4, 8))
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    assert not torch.equal(found[2], expected[2])
+
+
+def test_a_target_that_a_table_cannot_address_is_refused():
+    words, table = torch.zeros(1, 1, 1, dtype=torch.int64), torch.zeros(64)
+    with pytest.raises(LayoutError, match="33554432 words of spikes are more than one call takes"):
+        moves.prepare_route(Program(), words, Room("target", 1 << 25, torch.int64), table, 0, 0)
+    moves.prepare_route(Program(), words, Room("target", (1 << 25) - 1, torch.int64), table, 0, 0)
