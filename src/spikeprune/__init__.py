@@ -7,6 +7,7 @@ own hooks. Start with `model_view`, then `prune` or `Pruner`, then `profile`.
 from spikeprune import methods, metrics, quantize, robustness, temporal
 from spikeprune.balance import balance_
 from spikeprune.coverage import Coverage, coverage
+from spikeprune.engine import Engine, compile, load_engine, save_engine
 from spikeprune.errors import SpikepruneError
 from spikeprune.hold import hold
 from spikeprune.kernel import allocate, patterns, schedules, scores
@@ -27,6 +28,7 @@ from spikeprune.view.model_view import ModelView, model_view
 
 __all__ = [
     "Coverage",
+    "Engine",
     "Masks",
     "ModelView",
     "Need",
@@ -39,11 +41,13 @@ __all__ = [
     "allocate",
     "balance_",
     "channel_masks",
+    "compile",
     "coverage",
     "fold_norms",
     "hold",
     "learn_masks",
     "load",
+    "load_engine",
     "measure",
     "methods",
     "metrics",
@@ -59,6 +63,7 @@ __all__ = [
     "recalibrate",
     "robustness",
     "save",
+    "save_engine",
     "schedules",
     "scores",
     "shrink",

@@ -1,6 +1,6 @@
 """A plan in plain torch: what fast kernels must equal, and what runs where there are none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from math import prod
 from typing import Any, final
@@ -13,6 +13,7 @@ from spikeprune.engine import plan as p
 from spikeprune.errors import LayoutError, PlanError
 
 Values = list[Tensor]
+Output = Tensor | tuple[Tensor, ...]
 
 
 @final
@@ -51,7 +52,7 @@ class Reference:
         self._charges: dict[int, Tensor] = {}
         self._next = 0
 
-    def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def __call__(self, x: Tensor) -> Output:
         """Run all timesteps from rest.
 
         Args:
@@ -68,15 +69,11 @@ class Reference:
 
     def values(self, x: Tensor) -> Values:
         """Run all timesteps from rest, and give all values: (T, N, ...), or (N, ...) of those that are the same at all timesteps."""
-        given = self.plan.input
-        lead = 1 if given.time_axis is None else 2
-        wrong_time = given.time_axis is not None and x.dim() > 1 and x.shape[given.time_axis] != self.plan.timesteps
-        if tuple(x.shape[lead:]) != given.shape or x.dim() != lead + len(given.shape) or wrong_time:
-            raise LayoutError(f"the plan takes {_wanted(given, self.plan.timesteps)}, but was given {tuple(x.shape)}.")
+        value = given(self.plan, x, self.dtype, x.device)
         self.reset()
-        return self._run(x.transpose(0, 1) if given.time_axis == 1 else x, self.plan.timesteps)
+        return self._run(value, self.plan.timesteps)
 
-    def step(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def step(self, x: Tensor) -> Output:
         """Run the next timestep; `reset` comes before the first of another batch.
 
         Args:
@@ -90,14 +87,14 @@ class Reference:
             LayoutError: x has another shape, or all T timesteps have been.
             PlanError: the network goes on with its readout, so that no timestep has a share in what it returns.
         """
-        given = self.plan.input
+        source = self.plan.input
         if not self._streams:
             raise PlanError("the network goes on with a sum over timesteps, so it cannot be run step by step; run it whole.")
-        if tuple(x.shape[1:]) != given.shape or x.dim() != 1 + len(given.shape):
-            raise LayoutError(f"a step of the plan takes (N, {_listed(given.shape)}), but was given {tuple(x.shape)}.")
+        if tuple(x.shape[1:]) != source.shape or x.dim() != 1 + len(source.shape):
+            raise LayoutError(f"a step of the plan takes (N, {_listed(source.shape)}), but was given {tuple(x.shape)}.")
         if self._next == self.plan.timesteps:
             raise LayoutError(f"the plan has run all its {self._next} timesteps; call reset() before the next batch.")
-        values = self._run(x if given.time_axis is None else x.unsqueeze(0), 1)
+        values = self._run(x if source.time_axis is None else x.unsqueeze(0), 1)
         outputs = ((i, self._operations[i]) for i in self.plan.outputs)
         return _answer([self._share(values[i], op) for i, op in outputs])
 
@@ -110,20 +107,31 @@ class Reference:
             return value[0]
         return value if isinstance(op, p.Readout) or self._next == 1 else torch.zeros_like(value)
 
+    def one(self, number: int, inputs: Sequence[Tensor], steps: int) -> Tensor:
+        """Run one operation on its inputs at the next timesteps; a neuron goes on from where it was.
+
+        Args:
+            number: of the operation, which is not the input.
+            inputs: what it reads, (steps, N, ...) or (N, ...).
+            steps: how many timesteps; `advance` moves on to those after.
+        """
+        op = self._operations[number]
+        if isinstance(op, p.Neuron):
+            return self._fire(number, op, inputs[0], steps)
+        if isinstance(op, p.Readout):
+            return _summed(inputs[0], op.weights[self._next : self._next + steps])
+        return self._stateless(op, inputs, steps)
+
+    def advance(self, steps: int) -> None:
+        """Move on, when all operations of some timesteps have been."""
+        self._next += steps
+
     @torch.no_grad()
     def _run(self, x: Tensor, steps: int) -> Values:
-        values: Values = []
-        for number, op in enumerate(self._operations):
-            given = [values[i] for i in op.inputs]
-            if isinstance(op, p.Input):
-                values.append(x.to(self.dtype))
-            elif isinstance(op, p.Neuron):
-                values.append(self._fire(number, op, given[0], steps))
-            elif isinstance(op, p.Readout):
-                values.append(_summed(given[0], op.weights[self._next : self._next + steps]))
-            else:
-                values.append(self._stateless(op, given, steps))
-        self._next += steps
+        values = [x.to(self.dtype)]
+        for number, op in enumerate(self._operations[1:], 1):
+            values.append(self.one(number, [values[i] for i in op.inputs], steps))
+        self.advance(steps)
         return values
 
     def _fire(self, number: int, op: p.Neuron, x: Tensor, steps: int) -> Tensor:
@@ -140,13 +148,33 @@ class Reference:
         self._membranes[number] = v
         return torch.stack(out)
 
-    def _stateless(self, op: p.Operation, given: Values, steps: int) -> Tensor:
+    def _stateless(self, op: p.Operation, inputs: Sequence[Tensor], steps: int) -> Tensor:
         flags = [self.plan.operations[i].over_time for i in op.inputs]
         if not op.over_time:
-            return RUN[type(op)](op, *given)
-        full = [x if flag else x.expand(steps, *x.shape) for x, flag in zip(given, flags, strict=True)]
+            return RUN[type(op)](op, *inputs)
+        full = [x if flag else x.expand(steps, *x.shape) for x, flag in zip(inputs, flags, strict=True)]
         out: Tensor = RUN[type(op)](op, *(x.flatten(0, 1) for x in full))
         return out.view(*full[0].shape[:2], *op.shape)
+
+
+def given(plan: p.Plan, x: Tensor, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+    """Give an input of a plan as its value 0: (T, N, *shape) or (N, *shape).
+
+    Args:
+        plan: the plan.
+        x: as its input says: (T, N, *shape), (N, T, *shape) or (N, *shape).
+        dtype: of the value.
+        device: of the value.
+
+    Raises:
+        LayoutError: x has another shape, another T, or no sample.
+    """
+    source = plan.input
+    lead = 1 if source.time_axis is None else 2
+    wrong_time = source.time_axis is not None and x.dim() > 1 and x.shape[source.time_axis] != plan.timesteps
+    if tuple(x.shape[lead:]) != source.shape or x.dim() != lead + len(source.shape) or wrong_time or not x.numel():
+        raise LayoutError(f"the plan takes {_wanted(source, plan.timesteps)}, but was given {tuple(x.shape)}.")
+    return (x.transpose(0, 1) if source.time_axis == 1 else x).detach().to(device, dtype)
 
 
 def fire(op: p.Neuron, x: Tensor, v: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -232,7 +260,7 @@ def _cast(op: p.Operation, dtype: torch.dtype, device: torch.device | str) -> p.
     return replace(op, **cast)
 
 
-def _answer(outputs: Values) -> Tensor | tuple[Tensor, ...]:
+def _answer(outputs: Values) -> Output:
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 

@@ -7,7 +7,8 @@ import torch
 
 from same_spikes import doubled, heard
 from spikeprune import model_view
-from spikeprune.engine import Reference, make_plan
+from spikeprune.engine import Engine, Reference, make_plan
+from spikeprune.runtime import jit
 
 
 def together(*values):
@@ -29,9 +30,22 @@ def planned():
             if spikes:
                 fired = assert_same_spikes(plan, net, batch, forward)
                 assert batch is not x or all(fired.values()), f"neurons that never fire compare nothing: {fired}"
+        if jit.available():
+            assert_native(plan, x, *others)
         return plan
 
     return check
+
+
+def assert_native(plan, *batches):
+    """The engine's kernels, all at once and timestep by timestep, give what torch gives in float64."""
+    engine = Engine.tuned(plan, batches[0])
+    for batch in batches:
+        agreement = engine.agreement(batch)
+        assert agreement.flipped == 0, engine.explain()
+        assert agreement.difference < 1e-5, engine.explain()
+    if plan.timesteps > 1:
+        assert_streams(engine, batches[0], atol=1e-5)
 
 
 def assert_same_spikes(plan, net, batch, forward):
@@ -48,7 +62,7 @@ def assert_same_spikes(plan, net, batch, forward):
     return {name: int(theirs[name].sum()) for name in plan.neurons}
 
 
-def assert_streams(run, batch):
+def assert_streams(run, batch, atol=1e-12):
     """The sum of the steps is the whole; of an output over time, the steps in a row are."""
     axis, plan = run.plan.input.time_axis, run.plan
     frames = [batch] * plan.timesteps if axis is None else batch.unbind(axis)
@@ -57,4 +71,4 @@ def assert_streams(run, batch):
     steps = zip(*(together(run.step(frame)) for frame in frames), strict=True)
     for number, want, found in zip(plan.outputs, whole, steps, strict=True):
         ours = torch.stack(found) if plan.operations[number].over_time else sum(found)
-        torch.testing.assert_close(ours, want, rtol=0, atol=1e-12)
+        torch.testing.assert_close(ours, want, rtol=0, atol=atol)

@@ -1,0 +1,248 @@
+"""A plan on native kernels, for inputs of one shape: buffers are made once, and each layer gets the kernel that it is fastest with.
+
+Values are made on demand, from the outputs back, in the form that whoever reads them takes: bits in one of two layouts, or float32.
+Every step runs at once on the example, so that the next layer's candidates are measured on what really reaches them.
+"""
+
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
+from math import prod
+from typing import TypeVar, final
+
+import torch
+from torch import Tensor
+
+from spikeprune.engine import firing
+from spikeprune.engine import plan as p
+from spikeprune.engine.attempt import DENSE, Attempt, choose, rate
+from spikeprune.engine.choice import Choice
+from spikeprune.engine.held import Held
+from spikeprune.engine.kernels import Work
+from spikeprune.engine.reference import Reference
+from spikeprune.engine.steps import Steps
+from spikeprune.engine.stock import Fused, Stock, current
+from spikeprune.runtime import encode, moves, readout, spikes
+from spikeprune.runtime.program import Program
+from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
+
+Made = TypeVar("Made")
+
+
+@final
+class Build:
+    """A plan's steps for one shape of input.
+
+    Attributes:
+        steps: what runs.
+        input: where the input goes, float32, as the plan's value 0.
+        odd: int64 (1,), how many entries of an input of spikes were neither 0 nor 1 in the last run.
+        outputs: what the plan returns, after a run.
+        choices: for each layer, by the number of its operation.
+
+    Args:
+        stock: layers of the plan.
+        x: the example, float32 as the plan's value 0: (T, N, *shape) or (N, *shape).
+        spikes: numbers of the values that are nothing but spikes.
+        kernels: by the number of an operation, which kernel it must have; the others are chosen.
+        streams: whether a run is one timestep, and membranes are kept from run to run.
+    """
+
+    @torch.no_grad()
+    def __init__(self, stock: Stock, x: Tensor, spikes: Set[int], kernels: Mapping[int, str], *, streams: bool = False) -> None:
+        self.plan, self._stock, self._wanted, self._streams = stock.plan, stock, kernels, streams
+        self.steps = Steps()
+        self.choices: dict[int, Choice] = {}
+        self.odd = torch.zeros(1, dtype=torch.int64)
+        self.input = x.clone(memory_format=torch.contiguous_format)
+        self._torch = Reference(self.plan)
+        self._timesteps = 1 if streams else self.plan.timesteps
+        self._samples = x.shape[1 if self.plan.input.over_time else 0]
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._held = {0: Held(real=self.input)}
+        self._firing = spikes
+        self.outputs = [self.real(number) for number in self.plan.outputs]
+        self.reset()
+
+    @torch.no_grad()
+    def run(self) -> None:
+        """Run all timesteps from rest, or, if it streams, the next one."""
+        if not self._streams:
+            self._torch.reset()
+        self.steps.run()
+        if self._streams:
+            self._torch.advance(1)
+
+    def reset(self) -> None:
+        """Forget the timesteps before."""
+        self._torch.reset()
+        for membrane, start in self._kept:
+            membrane.copy_(start)
+
+    def real(self, number: int) -> Tensor:
+        """Give a value as float32; what makes it so is added."""
+        held = self._held.setdefault(number, Held())
+        if held.real is None and self._is_bits(number):
+            found = self._now(self._bits(number).as_real)
+            held.real = found.view(*found.shape[:2], *self.plan.operations[number].shape)
+        elif held.real is None:
+            held.real = self._computed(number)
+        return held.real
+
+    def _is_bits(self, number: int) -> bool:
+        """Whether native code makes a value, as bits."""
+        op = self.plan.operations[number]
+        if number not in self._firing:
+            return False
+        if isinstance(op, p.Neuron):
+            return not isinstance(firing.native(op), str)
+        if isinstance(op, p.Pool):
+            plain = not any(op.padding) and not op.ceil_mode and len({*op.kernel}) == len({*op.stride}) == 1
+            return plain and self._is_bits(op.inputs[0])
+        return isinstance(op, p.Reshape) and len(op.shape) == 1 and self._is_bits(op.inputs[0])
+
+    def _bits(self, number: int) -> Held:
+        """Give a value of spikes in some layout of bits."""
+        held = self._held.setdefault(number, Held())
+        op = self.plan.operations[number]
+        if held.bits is not None:
+            return held
+        if not self._is_bits(number):
+            x, odd = self.real(number), self.odd if number == 0 else None
+            if len(op.shape) == 1:
+                held.rows = self._now(lambda program: spikes.prepare_pack_rows(program, x, odd))
+            else:
+                held.maps = self._now(lambda program: spikes.prepare_pack_maps(program, x, odd))
+        elif isinstance(op, p.Neuron):
+            self._fire(number, op, held)
+        elif isinstance(op, p.Pool):
+            source, size, stride = self._bits(op.inputs[0]), op.kernel[0], op.stride[0]
+            held.maps = self._now(
+                lambda program: moves.prepare_max_pool(program, source.as_maps(program, flat=False), size, stride)
+            )
+        else:
+            held.rows = self._now(self._bits(op.inputs[0]).as_rows)
+        return held
+
+    def _fire(self, number: int, op: p.Neuron, held: Held) -> None:
+        """Make the spikes of neurons: with the layer that feeds them, or of currents."""
+        fused = self._stock.layer(number)
+        if isinstance(fused, Fused) and fused.source in self._firing:
+            won = self._layer(number, fused)
+            if won is not None:
+                assert not isinstance(won.result, Tensor)
+                held.rows, held.maps = (won.result, None) if isinstance(won.result, SpikeRows) else (None, won.result)
+                return
+        else:
+            name, why = (fused.name, "its input is no spikes") if isinstance(fused, Fused) else (op.name, fused)
+            self.choices[number] = Choice(number, name, DENSE, note=why)
+        program, held.maps, membrane = self._encoded(number, op, self._currents(number))
+        self._kept += [] if membrane is None else [(membrane, membrane.clone())]
+        program.run_each()
+        self.steps.then(program)
+
+    def _currents(self, number: int) -> Tensor:
+        """Give what neurons are fed with, before gain and shift, contiguous."""
+        x = self.real(current(self.plan.operations, number)[0])
+        if x.is_contiguous():
+            return x
+        copy = x.contiguous()
+        self.steps.then(lambda: void(copy.copy_(x)))
+        return copy
+
+    def _encoded(self, number: int, op: p.Neuron, x: Tensor) -> tuple[Program, SpikeMaps, Tensor | None]:
+        """Give what turns currents into spikes, these, and the membranes that are kept."""
+        neurons = firing.native(op)
+        assert not isinstance(neurons, str)
+        below, gain, shift = current(self.plan.operations, number)
+        if not self.plan.operations[below].over_time:
+            x = x.unsqueeze(0).expand(self._timesteps, *x.shape)
+        program = Program()
+        membrane = encode.rest(x, neurons) if self._streams else None
+        found = encode.prepare(program, x, neurons, gain.float().contiguous(), shift.float().contiguous(), membrane)
+        return program, found, membrane
+
+    def _layer(self, number: int, fused: Fused) -> Attempt | None:
+        """Add a layer that spikes feed, on the kernel of choice; None if that is no native one."""
+        operations, held = self.plan.operations, self._bits(fused.source)
+        entries = self._timesteps * self._samples * prod(operations[fused.source].shape)
+        work = Work(self._samples, self._timesteps, prod(operations[number].shape[1:]), rate(held, entries))
+        choice, won = choose(
+            self._stock, number, held, work, self._wanted.get(number), lambda: self._dense(number, fused), keeps=self._streams
+        )
+        self.choices[number] = choice
+        if won is not None:
+            self._held[fused.source] = replace(won.source, real=held.real)
+            self.steps.then(won.program)
+            self._kept += [won.membrane] if won.membrane is not None else []
+        return won
+
+    def _dense(self, number: int, fused: Fused) -> Callable[[], None]:
+        """Give what runs a layer densely, without adding it."""
+        op, path = self.plan.operations[number], [current(self.plan.operations, number)[0]]
+        while path[0] != fused.source:
+            path.insert(0, self.plan.operations[path[0]].inputs[0])
+        before = Program()
+        x = self._bits(fused.source).as_real(before)
+        before.run_each()
+
+        def through() -> Tensor:
+            value = x
+            for one in path[1:]:
+                value = self._torch.one(one, [value], self._timesteps)
+            return value
+
+        found = through().contiguous()
+        after = self._encoded(number, op, found)[0] if isinstance(op, p.Neuron) else Program()
+
+        def run() -> None:
+            before.run()
+            found.copy_(through())
+            after.run()
+
+        return run
+
+    def _computed(self, number: int) -> Tensor:
+        """Add what makes a value that is no bits: currents and readouts natively where it can be, anything else in torch."""
+        op = self.plan.operations[number]
+        fused = self._stock.layer(number) if isinstance(op, p.Synapse | p.Scale) else ""
+        if isinstance(fused, Fused) and fused.source in self._firing:
+            won = self._layer(number, fused)
+            if won is not None:
+                assert isinstance(won.result, Tensor)
+                return won.result[..., 0, 0] if won.result.dim() > 2 + len(op.shape) else won.result
+        if isinstance(op, p.Readout) and not self._streams and len(op.shape) == 1 and self._is_bits(op.inputs[0]):
+            held = self._bits(op.inputs[0])
+            return self._now(lambda program: readout.prepare(program, held.as_rows(program), op.weights))
+        if isinstance(op, p.Neuron) and isinstance(why := firing.native(op), str):
+            self.choices[number] = Choice(number, op.name, "torch", note=why)
+        given = [self.real(i) for i in op.inputs]
+        found = self._torch.one(number, given, self._timesteps).clone(memory_format=torch.contiguous_format)
+        self.steps.then(lambda: void(found.copy_(self._torch.one(number, given, self._timesteps))))
+        return found
+
+    def _now(self, make: Callable[[Program], Made]) -> Made:
+        """Add native calls, and run them once."""
+        program = Program()
+        found = make(program)
+        program.run_each()
+        self.steps.then(program)
+        return found
+
+
+def spiking(plan: p.Plan, x: Tensor) -> set[int]:
+    """Give the numbers of the values that are nothing but spikes.
+
+    Args:
+        plan: the plan.
+        x: an example of its input, which is spikes if all of it is 0 or 1, and differs from timestep to timestep.
+    """
+    found = {0} if plan.input.over_time and bool(((x == 0) | (x == 1)).all()) else set[int]()
+    for number, op in enumerate(plan.operations[1:], 1):
+        kept = isinstance(op, p.Reshape) or (isinstance(op, p.Pool) and op.kind == "max")
+        if (isinstance(op, p.Neuron) and op.gives == "spikes") or (kept and found.issuperset(op.inputs)):
+            found.add(number)
+    return {number for number in found if len(plan.operations[number].shape) in (1, 3)}
+
+
+def void(_: object) -> None:
+    """Give nothing of what a call gave."""

@@ -1,0 +1,75 @@
+"""From a network to an engine: followed into a plan, weights rounded if asked, each layer on the kernel that is fastest with it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from spikeprune.engine.build import spiking
+from spikeprune.engine.engine import Engine
+from spikeprune.engine.follow import make_plan
+from spikeprune.engine.grid import rounded_plan
+from spikeprune.engine.reference import given
+from spikeprune.errors import MissingExtra, PlanError
+from spikeprune.runtime import jit
+from spikeprune.view.model_view import ModelView, model_view
+
+
+def compile(
+    net: nn.Module | ModelView,
+    example: Any = None,
+    *,
+    bits: int | None = None,
+    kernel: str | Mapping[str, str] | None = None,
+    threads: int = 1,
+) -> Engine:
+    """Compile a trained network for fast inference on the CPU.
+
+    Spikes are bits between layers, and each layer runs on the native kernel that is fastest on the example: some pay for spikes, some
+    for weights that are not zero. Layers that no native kernel takes, and those where dense arithmetic wins, run in torch; `Engine.explain`
+    tells which and why. The engine holds its own copy of the weights.
+
+    Args:
+        net: the network, in evaluation mode from here on, or a view of it.
+        example: a batch as the network takes it, of the size that matters; its spike rates decide. None takes a view's own.
+        bits: 2 to 8 rounds weights that spikes reach to so many bits, a step for each output channel; None leaves them: those that lie
+            on a grid already (`quantize_`) are run as whole numbers, others in float32.
+        kernel: one for all layers that it takes, or by layer name, in place of measuring: "event rows", "scatter", "gather", "dense".
+        threads: over how many to share the samples of a batch.
+
+    Raises:
+        PlanError: the network does something that a plan has no word for; there is no such kernel or layer.
+        QuantizeError: bits are out of range.
+        LayoutError: `threads` is none.
+        MissingExtra: llvmlite is not installed.
+
+    Example:
+        >>> import torch
+        >>> from spikeprune import model_view
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+        >>> engine = compile(model_view(net, torch.rand(2, 4), spiking=False))
+        >>> x = torch.rand(5, 4)
+        >>> torch.allclose(engine(x), net(x), atol=1e-6)
+        True
+    """
+    if not jit.available():
+        raise MissingExtra.of("llvmlite", "runtime", "compiled networks")
+    view = _view(net, example)
+    plan, x = make_plan(view), _tensor(view.example if example is None else example)
+    if bits is not None:
+        plan = rounded_plan(plan, bits, spiking(plan, given(plan, x)))
+    return Engine.tuned(plan, x, kernel, threads)
+
+
+def _view(net: nn.Module | ModelView, example: Any) -> ModelView:
+    if isinstance(net, ModelView):
+        return net
+    if example is None:
+        raise PlanError("compile needs an example: a batch as the network takes it.")
+    return model_view(net, example)
+
+
+def _tensor(example: Any) -> Tensor:
+    (x,) = (leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor))
+    return x

@@ -1,0 +1,251 @@
+"""A compiled network: its plan on the kernels that are fastest for it, for inputs of any batch size."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from spikeprune.engine.attempt import DENSE
+from spikeprune.engine.build import Build, spiking
+from spikeprune.engine.choice import Choice, table
+from spikeprune.engine.kernels import KERNELS
+from spikeprune.engine.plan import Plan, Readout
+from spikeprune.engine.reference import Output, Reference, given
+from spikeprune.engine.stock import Fused, Stock
+from spikeprune.errors import LayoutError, PlanError
+
+KEPT = 4  # batch sizes whose buffers are kept, for each thread
+TIE = 1e-3
+"""Outputs that differ by more than this share of the largest do so by a spike that one of them has, not by rounding."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an engine is from its plan, run in float64 by torch.
+
+    Attributes:
+        difference: the largest of any output of a sample that no flipped spike reached.
+        flipped: samples of which some output differs by a spike: where a charge lies at its threshold, rounding decides.
+        samples: how many there were.
+    """
+
+    difference: float
+    flipped: int
+    samples: int
+
+
+@final
+class Engine:
+    """A network that runs natively; made by `compile`, or read by `load_engine`.
+
+    Call it with batches like the example, of any number of samples, or `step` it timestep by timestep. One call runs at a time;
+    others wait.
+
+    Attributes:
+        plan: what it computes.
+        spikes: numbers of the values that are nothing but spikes; 0 is the input.
+        threads: over how many the samples of a batch are shared.
+        choices: which kernel each layer has, and why.
+
+    Args:
+        plan: what to compute.
+        spikes: numbers of the values that are nothing but spikes, as `build.spiking` tells.
+        choices: a kernel for each layer, as an earlier engine of this plan chose them; none to choose with the first batch.
+        threads: over how many to share the samples of a batch.
+
+    Raises:
+        LayoutError: `threads` is no number of threads.
+    """
+
+    def __init__(self, plan: Plan, spikes: Set[int], choices: Iterable[Choice] = (), threads: int = 1) -> None:
+        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+            raise LayoutError(f"threads is {threads!r}, but must be how many share a batch, 1 or more.")
+        self.plan, self.spikes, self.threads, self.choices = plan, frozenset(spikes), threads, list(choices)
+        self._stock, self._kernels = Stock(plan), {choice.number: choice.kernel for choice in self.choices}
+        self._lock, self._pool = threading.Lock(), ThreadPoolExecutor(threads) if threads > 1 else None
+        self._builds: list[OrderedDict[int, Build]] = [OrderedDict() for _ in range(threads)]
+        self._stream: Build | None = None
+        self._next = 0
+
+    @staticmethod
+    def tuned(plan: Plan, x: Tensor, kernel: str | Mapping[str, str] | None = None, threads: int = 1) -> "Engine":
+        """Make the engine of a plan, each layer on the kernel that is fastest on an example.
+
+        Args:
+            plan: what to compute.
+            x: the example, as the plan's input says.
+            kernel: one for all layers that it takes, or by layer name; layers that are not named are measured.
+            threads: over how many to share the samples of a batch.
+
+        Raises:
+            PlanError: there is no such kernel or layer, or the layer is none for it.
+            LayoutError: the example is not what the plan takes, or `threads` is no number of threads.
+        """
+        value = given(plan, x)
+        engine = Engine(plan, spiking(plan, value), (), threads)
+        first = engine._chunks(value)[0]
+        build = Build(engine._stock, first, engine.spikes, wanted(engine._stock, kernel))
+        engine._builds[0][engine._size(first)] = build
+        engine.choices = list(build.choices.values())
+        engine._kernels = {choice.number: choice.kernel for choice in engine.choices}
+        return engine
+
+    def __call__(self, x: Tensor) -> Output:
+        """Run all timesteps from rest.
+
+        Args:
+            x: as the plan's input says: (T, N, *shape), (N, T, *shape) or (N, *shape).
+
+        Returns:
+            What the network returns, float32; several outputs as a tuple. A value over time is (T, N, ...).
+
+        Raises:
+            LayoutError: x has another shape or T; or the engine was compiled for spikes, all 0 or 1, and x is no such.
+        """
+        chunks = self._chunks(given(self.plan, x))
+        with self._lock:
+            if self._pool is None or len(chunks) == 1:
+                parts = [self._run(slot, chunk) for slot, chunk in enumerate(chunks)]
+            else:
+                parts = list(self._pool.map(self._run, range(len(chunks)), chunks))
+        axes = [1 if self.plan.operations[number].over_time else 0 for number in self.plan.outputs]
+        outputs = [
+            torch.cat(found, axis) if len(found) > 1 else found[0]
+            for axis, found in zip(axes, zip(*parts, strict=True), strict=True)
+        ]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def step(self, x: Tensor) -> Output:
+        """Run the next timestep; `reset` comes before the first of another batch.
+
+        Args:
+            x: (N, *shape), of this timestep; of an input that is the same at all timesteps, that input again.
+
+        Returns:
+            What this timestep adds to each output, (N, ...), so that the sum of T steps is the whole; of an output over time, its value
+            at this timestep.
+
+        Raises:
+            LayoutError: x has another shape than the last step's, or all T timesteps have been.
+            PlanError: the network goes on with its readout, so that no timestep has a share in what it returns.
+        """
+        operations, source = self.plan.operations, self.plan.input
+        if any(isinstance(operations[i], Readout) for op in operations for i in op.inputs):
+            raise PlanError("the network goes on with a sum over timesteps, so it cannot be run step by step; run it whole.")
+        if tuple(x.shape[1:]) != source.shape or x.dim() != 1 + len(source.shape):
+            raise LayoutError(f"a step takes (N, {', '.join(map(str, source.shape))}), but was given {tuple(x.shape)}.")
+        value = _plain(x if source.time_axis is None else x.unsqueeze(0))
+        with self._lock:
+            if self._stream is None:
+                self._stream = Build(self._stock, value, self.spikes, self._kernels, streams=True)
+            if self._next == self.plan.timesteps:
+                raise LayoutError(f"all {self._next} timesteps have been; call reset() before the next batch.")
+            if self._stream.input.shape != value.shape:
+                raise LayoutError(
+                    f"this step has {len(x)} samples, and those before {self._size(self._stream.input)}; call reset() before another batch."
+                )
+            outputs = self._stepped(self._stream, value)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def reset(self) -> None:
+        """Forget the timesteps that `step` has seen."""
+        with self._lock:
+            self._stream, self._next = None, 0
+
+    def explain(self) -> str:
+        """Tell each layer's kernel, how many of its inputs fired in the example, how many weights live, and what was predicted and measured."""
+        return "\n".join(
+            [table(self.choices), *(f"{op.name} runs in torch: {op.reason}" for op in self.plan.outside), *self.plan.notes]
+        )
+
+    def agreement(self, x: Tensor) -> Agreement:
+        """Compare this engine with its plan in float64, sample by sample.
+
+        Args:
+            x: a batch, as for a call.
+        """
+        ours, exact = self(x), Reference(self.plan, torch.double)(x)
+        gaps = []
+        for number, one, other in zip(self.plan.outputs, _all(ours), _all(exact), strict=True):
+            gap = (one.double() - other).abs() / max(1.0, float(other.abs().max()))
+            gaps.append((gap.transpose(0, 1) if self.plan.operations[number].over_time else gap).flatten(1).amax(1))
+        worst = torch.stack(gaps).amax(0)
+        flipped = worst > TIE
+        return Agreement(float(worst[~flipped].max()) if not bool(flipped.all()) else 0.0, int(flipped.sum()), len(worst))
+
+    def _run(self, slot: int, x: Tensor) -> list[Tensor]:
+        builds, size = self._builds[slot], self._size(x)
+        if size not in builds:
+            builds[size] = Build(self._stock, x, self.spikes, self._kernels)
+            while len(builds) > KEPT:
+                builds.popitem(last=False)
+        builds.move_to_end(size)
+        return self._answer(builds[size], x)
+
+    def _answer(self, build: Build, x: Tensor) -> list[Tensor]:
+        build.input.copy_(x)
+        build.run()
+        if int(build.odd):
+            raise LayoutError(
+                f"{int(build.odd)} of {x.numel()} entries are neither 0 nor 1, but the engine was compiled for spikes. Compile it with an "
+                "example like this batch."
+            )
+        return [out.clone() for out in build.outputs]
+
+    def _stepped(self, build: Build, x: Tensor) -> list[Tensor]:
+        outputs = self._answer(build, x)
+        first, self._next = self._next == 0, self._next + 1
+        found = []
+        for number, out in zip(self.plan.outputs, outputs, strict=True):
+            op = self.plan.operations[number]
+            share = out if first or isinstance(op, Readout) else torch.zeros_like(out)
+            found.append(out[0] if op.over_time else share)
+        return found
+
+    def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
+        parts = min(self.threads, self._size(x))
+        return x.tensor_split(parts, 1 if self.plan.input.over_time else 0) if parts > 1 else (x,)
+
+    def _size(self, x: Tensor) -> int:
+        return x.shape[1 if self.plan.input.over_time else 0]
+
+
+def wanted(stock: Stock, kernel: str | Mapping[str, str] | None) -> dict[int, str]:
+    """Give the kernels that were asked for, by the number of the operation.
+
+    Raises:
+        PlanError: there is no such kernel or layer, or a layer that is named has no native kernel at all.
+    """
+    layers = {number: stock.layer(number) for number in range(len(stock.plan.operations))}
+    fused = {number: found for number, found in layers.items() if isinstance(found, Fused)}
+    named = {"*": kernel} if isinstance(kernel, str) else dict(kernel or {})
+    for name, asked in named.items():
+        if asked not in (*KERNELS, DENSE):
+            raise PlanError(f"there is no kernel {asked!r}; there are {', '.join(KERNELS)} and {DENSE}.")
+        if name != "*" and name not in {found.name for found in fused.values()}:
+            raise PlanError(
+                f"no native layer is named {name!r}; there are {', '.join(sorted({f.name for f in fused.values()}))}."
+            )
+    found = {number: named.get(one.name) for number, one in fused.items()}
+    everywhere = named.get("*")
+    for number, one in fused.items():
+        if (
+            found[number] is None
+            and everywhere is not None
+            and (everywhere == DENSE or not KERNELS[everywhere].refuses(one.layer))
+        ):
+            found[number] = everywhere
+    return {number: one for number, one in found.items() if one is not None}
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", torch.float32)
+
+
+def _all(outputs: Output) -> tuple[Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -1,0 +1,49 @@
+"""A plan's neurons as those that native code has: one decay, threshold and reset a channel."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from spikeprune.engine.plan import Neuron
+from spikeprune.runtime.neurons import Neurons
+
+
+def native(op: Neuron) -> Neurons | str:
+    """Give a plan's neurons as native ones, or say why there are none.
+
+    A charge that must exceed the threshold reaches the next float32 above it. A soft reset that waits for the next timestep takes the
+    threshold off after the decay; threshold / decay before it is the same.
+
+    Example:
+        >>> half, one, zero = (torch.tensor(x, dtype=torch.double) for x in (0.5, 1.0, 0.0))
+        >>> level = {"threshold": one, "strict": True, "reset": "soft", "reset_to": zero, "delayed": True, "rest": zero, "start": zero}
+        >>> found = native(Neuron(inputs=(0,), shape=(1,), over_time=True, name="n", decay=half, gain=one, **level))
+        >>> found.reset, bool(found.threshold > 1)
+        (tensor([2.]), True)
+    """
+    if not op.shape:
+        return "it has no channels"
+    if op.gives != "spikes":
+        return "the network reads its charge"
+    if op.delayed and bool((op.decay == 0).any()):
+        return "its reset waits for a membrane that keeps nothing"
+    threshold = op.threshold.float()
+    if op.strict:
+        threshold = torch.nextafter(threshold, torch.tensor(math.inf))
+    resets = {"hard": op.reset_to, "soft": op.threshold / op.decay if op.delayed else op.threshold, "none": torch.zeros(())}
+    rows = [_row(x, op.shape[0]) for x in (op.decay, threshold, resets[op.reset], op.start)]
+    if not all(bool(torch.isfinite(row).all()) for row in rows):
+        return "a constant of it is not finite in float32"
+    return Neurons(rows[0], rows[1], rows[2], rows[3], hard=op.reset == "hard")
+
+
+def charged(op: Neuron) -> tuple[Tensor, Tensor]:
+    """Give gain and shift, (C,), that make the charge that a timestep adds of its input."""
+    channels = op.shape[0]
+    shift = op.rest * (1 - op.decay)
+    return op.gain.expand(channels), shift.expand(channels)
+
+
+def _row(constant: Tensor, channels: int) -> Tensor:
+    return constant.float().expand(channels).contiguous()

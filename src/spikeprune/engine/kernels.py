@@ -1,0 +1,158 @@
+"""The native kernels that a layer can have: what each takes, what it costs by its law, and how it joins a program."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikeprune.runtime import event_rows, gather, scatter
+from spikeprune.runtime.neurons import Neurons
+from spikeprune.runtime.program import Program
+from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
+
+GIGAHERTZ = 2.4
+"""Cycles of a nanosecond on the processor whose costs the laws below were fitted to; only their order matters."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Weights that spikes are multiplied by, and the neurons behind them.
+
+    Attributes:
+        weight: int8 or float32, (C_out, C_in, height, width) or (C_out, features).
+        scale: float32 (C_out,), by which sums are multiplied.
+        bias: float32 (C_out,), which is added then.
+        neurons: of C_out channels; None if currents are asked for.
+        stride: of a convolution.
+        padding: of a convolution.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor
+    neurons: Neurons | None
+    stride: int = 1
+    padding: int = 0
+
+    @property
+    def integer(self) -> bool:
+        """Whether weights are whole numbers."""
+        return self.weight.dtype == torch.int8
+
+    @property
+    def density(self) -> float:
+        """Share of the weights that are not 0."""
+        return float((self.weight != 0).float().mean())
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a layer has to do in one run.
+
+    Attributes:
+        samples: N.
+        timesteps: T.
+        places: of an output map; 1 of a linear layer.
+        rate: share of the inputs that fire, of all timesteps.
+    """
+
+    samples: int
+    timesteps: int
+    places: int
+    rate: float
+
+    def macs(self, layer: Layer) -> float:
+        """Multiply-accumulates of a dense layer."""
+        return float(self.samples * self.timesteps * self.places * layer.weight.numel())
+
+    @property
+    def lanes(self) -> int:
+        """Places of all samples at one timestep."""
+        return self.samples * self.places
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A way to run a layer natively.
+
+    Attributes:
+        name: for users.
+        reads: what it takes spikes as.
+        refuses: says why a layer is none for it, or "".
+        cycles: its law.
+        pack: lays a layer out.
+        spikes: adds it to a program: program, x, packed layer, kept membranes or None.
+        currents: the same without neurons; gives float32 of shape (T, N, C_out) or (T, N, C_out, H, W), not always contiguous.
+        rest: gives membranes to keep.
+    """
+
+    name: str
+    reads: type[SpikeRows] | type[SpikeMaps]
+    refuses: Callable[[Layer], str]
+    cycles: Callable[[Layer, Work], float]
+    pack: Callable[[Layer], Any]
+    spikes: Callable[[Program, Any, Any, Tensor | None], SpikeRows | SpikeMaps]
+    currents: Callable[[Program, Any, Any], Tensor]
+    rest: Callable[[Any, Any], Tensor]
+
+    def predicted(self, layer: Layer, work: Work) -> float:
+        """Microseconds by its law; a guess, for the order."""
+        return self.cycles(layer, work) / (1000 * GIGAHERTZ)
+
+
+def dense_cycles(layer: Layer, work: Work) -> float:
+    """The law of PyTorch's own layers, in float32, with what turns bits into numbers and back."""
+    return 0.08 * work.macs(layer) + 2.0 * work.timesteps * work.lanes * (layer.weight.shape[0] + layer.weight.shape[1]) + 50_000
+
+
+def _linear_only(layer: Layer) -> str:
+    return "" if layer.weight.dim() == 2 else "it is for linear layers"
+
+
+def _any(layer: Layer) -> str:
+    return ""
+
+
+def _rows_cycles(layer: Layer, work: Work) -> float:
+    return work.rate * work.macs(layer) * (0.11 if layer.integer else 0.2) + 60 * work.samples * work.timesteps
+
+
+def _scatter_cycles(layer: Layer, work: Work) -> float:
+    sums = work.samples * work.timesteps * work.places * layer.weight.shape[0]
+    return work.rate * work.macs(layer) * (0.10 if layer.integer else 0.2) + 0.5 * sums + 0.05 * layer.weight.numel()
+
+
+def _gather_cycles(layer: Layer, work: Work) -> float:
+    filled = min(1.0, work.lanes * work.timesteps / 256)  # a tile has 256 lanes
+    sums = work.samples * work.timesteps * work.places * layer.weight.shape[0]
+    return layer.density * work.macs(layer) * (0.045 if layer.integer else 0.09) / filled + 0.5 * sums
+
+
+def _scatter_pack(layer: Layer) -> Any:
+    weight = layer.weight if layer.weight.dim() == 4 else layer.weight[..., None, None]
+    return scatter.pack(weight, layer.neurons, layer.scale, layer.bias, stride=layer.stride, padding=layer.padding)
+
+
+def _gather_pack(layer: Layer) -> Any:
+    return gather.pack(layer.weight, layer.neurons, layer.scale, layer.bias, stride=layer.stride, padding=layer.padding)
+
+
+def _rows_currents(program: Program, x: SpikeRows, layer: Any) -> Tensor:
+    return event_rows.prepare_currents(program, x, layer)[..., : layer.outputs].transpose(0, 1)
+
+
+KERNELS = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel(
+            "event rows", SpikeRows, _linear_only, _rows_cycles, lambda x: event_rows.pack(x.weight, x.neurons, x.scale, x.bias),
+            event_rows.prepare, _rows_currents, event_rows.rest,
+        ),
+        Kernel(
+            "scatter", SpikeMaps, _any, _scatter_cycles, _scatter_pack, scatter.prepare, scatter.prepare_currents, scatter.rest
+        ),
+        Kernel("gather", SpikeMaps, _any, _gather_cycles, _gather_pack, gather.prepare, gather.prepare_currents, gather.rest),
+    )
+}  # fmt: skip
