@@ -1,5 +1,6 @@
 """The native kernels that a layer can have: what each takes, what it costs by its law, and how it joins a program."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeprune.runtime import event_rows, gather, scatter
+from spikeprune.errors import PlanError
+from spikeprune.runtime import block_scatter, event_rows, gather, scatter, sliced
 from spikeprune.runtime.neurons import Neurons
 from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
+
+BLOCKS = 0.75
+"""The share of living blocks up to which block scatter is thought of; from there on plain scatter is faster."""
 
 GIGAHERTZ = 2.4
 """Cycles of a nanosecond on the processor whose costs the laws below were fitted to; only their order matters."""
@@ -130,13 +135,49 @@ def _gather_cycles(layer: Layer, work: Work) -> float:
     return layer.density * work.macs(layer) * (0.045 if layer.integer else 0.09) / filled + 0.5 * sums
 
 
+def _blocks_cycles(layer: Layer, work: Work) -> float:
+    """Like scatter, but what it adds falls with the blocks of 32 outputs that are dead; lists of blocks cost some more."""
+    sums = work.samples * work.timesteps * work.places * layer.weight.shape[0]
+    living = block_scatter.living(layer.weight)
+    return work.rate * work.macs(layer) * living * (0.12 if layer.integer else 0.24) + 0.5 * sums + 0.05 * layer.weight.numel()
+
+
+def _sliced_refuses(layer: Layer) -> str:
+    if not layer.integer:
+        return "its weights are no whole numbers"
+    return "" if layer.neurons is not None else "no neurons follow it at once"
+
+
+def _sliced_cycles(layer: Layer, work: Work) -> float:
+    """By digits, of which a weight has some, for tiles of 512 lanes, of all timesteps where maps are small."""
+    tiles = math.ceil(work.lanes * work.timesteps / 512)
+    outputs, inputs = layer.weight.shape[0], layer.weight[0].numel()
+    return tiles * (190 * outputs + 1.35 * sliced.digits(layer.weight) + 8.4 * inputs)
+
+
 def _scatter_pack(layer: Layer) -> Any:
     weight = layer.weight if layer.weight.dim() == 4 else layer.weight[..., None, None]
     return scatter.pack(weight, layer.neurons, layer.scale, layer.bias, stride=layer.stride, padding=layer.padding)
 
 
+def _blocks_refuses(layer: Layer) -> str:
+    return "" if block_scatter.living(layer.weight) <= BLOCKS else "its weights are not zero in blocks of 32 outputs"
+
+
+def _blocks_pack(layer: Layer) -> Any:
+    return block_scatter.pack(layer.weight, layer.neurons, layer.scale, layer.bias, stride=layer.stride, padding=layer.padding)
+
+
 def _gather_pack(layer: Layer) -> Any:
     return gather.pack(layer.weight, layer.neurons, layer.scale, layer.bias, stride=layer.stride, padding=layer.padding)
+
+
+def _sliced_pack(layer: Layer) -> Any:
+    return sliced.pack(layer.weight, layer.neurons, layer.scale, layer.bias, stride=layer.stride, padding=layer.padding)
+
+
+def _no_currents(program: Program, x: Any, layer: Any) -> Tensor:
+    raise PlanError("the bit-sliced kernel has no currents.")
 
 
 def _rows_currents(program: Program, x: SpikeRows, layer: Any) -> Tensor:
@@ -153,6 +194,11 @@ KERNELS = {
         Kernel(
             "scatter", SpikeMaps, _any, _scatter_cycles, _scatter_pack, scatter.prepare, scatter.prepare_currents, scatter.rest
         ),
+        Kernel(
+            "block scatter", SpikeMaps, _blocks_refuses, _blocks_cycles, _blocks_pack,
+            block_scatter.prepare, block_scatter.prepare_currents, block_scatter.rest,
+        ),
         Kernel("gather", SpikeMaps, _any, _gather_cycles, _gather_pack, gather.prepare, gather.prepare_currents, gather.rest),
+        Kernel("bit-sliced gather", SpikeMaps, _sliced_refuses, _sliced_cycles, _sliced_pack, sliced.prepare, _no_currents, sliced.rest),
     )
 }  # fmt: skip

@@ -11,7 +11,6 @@ from channel_nets import awake
 from small_nets import Loop, jelly, lively, noise, spikes
 from spikeprune import zoo
 from spikeprune.engine import Engine, Reference, compile, make_plan
-from spikeprune.engine.kernels import KERNELS
 from spikeprune.engine.plan import Neuron
 from spikeprune.errors import LayoutError, MissingExtra, PlanError, QuantizeError
 from spikeprune.runtime import jit
@@ -36,7 +35,7 @@ def same(engine, x, share=1e-5):
     assert found.difference < share
 
 
-@pytest.mark.parametrize("kernel", [*KERNELS, "dense", None])
+@pytest.mark.parametrize("kernel", ["event rows", "scatter", "gather", "dense", None])
 def test_every_kernel_gives_what_torch_gives(kernel):
     engine = compile(deep(), images(3), kernel=kernel)
     same(engine, images(3))
@@ -44,6 +43,27 @@ def test_every_kernel_gives_what_torch_gives(kernel):
     used = {choice.kernel for choice in engine.choices if not choice.note}
     assert kernel is None or kernel in used
     assert all(choice.rate > 0 for choice in engine.choices if choice.rate is not None)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_dead_blocks_are_passed_over_by_a_kernel_of_their_own(bits):
+    net = awake(zoo.make("vgg9", image=(1, 16, 16), width=1 / 8, timesteps=T, coding="direct")).eval()
+    view = sp.model_view(net, images(2))
+    sp.prune(view, sp.methods.Magnitude(pattern=sp.patterns.Block(1, 32)), sparsity=0.8, layers=["conv3", "conv4", "conv5"])
+    engine = compile(view, kernel={"conv3": "block scatter", "conv4": "block scatter"}, bits=bits)
+    same(engine, images(3))
+    with pytest.raises(PlanError, match="'conv2' cannot run by 'block scatter': its weights are not zero in blocks"):
+        compile(view, kernel={"conv2": "block scatter"})
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_whole_numbers_have_a_kernel_that_goes_by_their_digits(bits):
+    engine = compile(deep(), images(9), bits=bits, kernel="bit-sliced gather")
+    assert sum(choice.kernel == "bit-sliced gather" for choice in engine.choices) >= 7
+    same(engine, images(9), 1e-6)
+    same(engine, images(2, seed=3), 1e-6)
+    with pytest.raises(PlanError, match="'conv2' cannot run by 'bit-sliced gather': its weights are no whole numbers"):
+        compile(deep(), images(1), kernel={"conv2": "bit-sliced gather"})
 
 
 def test_averages_are_part_of_the_weights_behind_them():
