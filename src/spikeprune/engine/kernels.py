@@ -173,6 +173,7 @@ def _gather_pack(layer: Layer) -> Any:
 
 
 def _sliced_pack(layer: Layer) -> Any:
+    assert layer.neurons is not None
     return sliced.pack(layer.weight, layer.neurons, layer.scale, layer.bias, stride=layer.stride, padding=layer.padding)
 
 

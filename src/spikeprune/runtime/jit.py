@@ -5,12 +5,13 @@ llvmlite is optional (the extra `runtime`). Whoever compiles asks `available` fi
 
 import ctypes
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from spikeprune.errors import MissingExtra
+from spikeprune.runtime import cache
 
 try:
     import llvmlite.binding as llvm
@@ -21,6 +22,9 @@ except ImportError:
 __all__ = ["Function", "available", "compiled", "compiling_for", "ir", "unshared"]
 
 Function = Callable[..., None]
+
+ENTRY = "spikeprune_native"
+KINDS: dict[str, Any] = {"address": ctypes.c_void_p, "float": ctypes.c_float, "whole": ctypes.c_int64}
 
 _lock = threading.Lock()
 _functions: dict[Hashable, Function] = {}
@@ -68,7 +72,7 @@ def compiled(key: Hashable, write: Callable[[Any], None]) -> Function:
             raise MissingExtra.of("llvmlite", "runtime", "native code")
         with _lock:
             if (function := _functions.get(key)) is None:
-                function = _functions[key] = _compile(write)
+                function = _functions[key] = _compile(key, write)
     return function
 
 
@@ -81,7 +85,9 @@ def unshared(write: Callable[[Any], None]) -> Function:
     if not available():
         raise MissingExtra.of("llvmlite", "runtime", "native code")
     with _lock:
-        function, engine = _assemble(write, speed=0)
+        target, module = _target(speed=0), _written(write)
+        kinds = [_name(argument.type) for argument in _only(module).args]
+        function, engine = _loaded(kinds, target.emit_object(llvm.parse_assembly(str(module))), target)
     function.engine = engine  # type: ignore[attr-defined]
     return function
 
@@ -102,36 +108,74 @@ def compiling_for(processor: str) -> Iterator[None]:
         _processor.reset(token)
 
 
-def _compile(write: Callable[[Any], None]) -> Function:
-    function, engine = _assemble(write, speed=3)
+def _compile(key: Hashable, write: Callable[[Any], None]) -> Function:
+    """Compile a function that is never freed; one that this package writes is kept on disk as well."""
+    target = _target(speed=3)
+    name = cache.name_of(key, target.triple, _cpu(), llvm.llvm_version_info) if _own(key, write) else None
+    found = None if name is None else cache.read(name)
+    if found is None:
+        module = _written(write)
+        kinds = [_name(argument.type) for argument in _only(module).args]
+        found = kinds, target.emit_object(_optimized(module, target))
+        if name is not None:
+            cache.write(name, *found)
+    function, engine = _loaded(*found, target)
     _kept.append(engine)
     return function
 
 
-def _assemble(write: Callable[[Any], None], speed: int) -> tuple[Function, Any]:
-    """Compile; the function lives as long as the engine."""
-    module = ir.Module()
-    write(module)
-    (function,) = (f for f in module.functions if not f.is_declaration)
+def _own(key: Hashable, write: Callable[[Any], None]) -> bool:
+    """Whether a function is one of this package's kernels, told by its key in all processes alike."""
+    module = getattr(getattr(write, "func", write), "__module__", "")
+    return module.startswith("spikeprune.runtime.") and " at 0x" not in repr(key)
+
+
+def _cpu() -> tuple[str, str]:
+    """Give the processor's name and features, as LLVM has them."""
+    other = _processor.get()
+    return (other, "") if other else (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+
+
+def _target(speed: int) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    other = _processor.get()
-    features = "" if other else llvm.get_host_cpu_features().flatten()
-    target = llvm.Target.from_default_triple().create_target_machine(other or llvm.get_host_cpu_name(), features, opt=speed)
+    name, features = _cpu()
+    return llvm.Target.from_default_triple().create_target_machine(
+        name, features, opt=speed, reloc="pic", codemodel="jitdefault", jit=True
+    )
+
+
+def _written(write: Callable[[Any], None]) -> Any:
+    module = ir.Module()
+    write(module)
+    _only(module).name = ENTRY
+    return module
+
+
+def _only(module: Any) -> Any:
+    (function,) = (f for f in module.functions if not f.is_declaration)
+    return function
+
+
+def _optimized(module: Any, target: Any) -> Any:
     code = llvm.parse_assembly(str(module))
     code.verify()
-    if speed:
-        tuning = llvm.create_pipeline_tuning_options(speed_level=speed)
-        tuning.loop_vectorization = True
-        passes = llvm.create_pass_builder(target, tuning)
-        passes.getModulePassManager().run(code, passes)
-    engine = llvm.create_mcjit_compiler(code, target)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = True
+    passes = llvm.create_pass_builder(target, tuning)
+    passes.getModulePassManager().run(code, passes)
+    return code
+
+
+def _loaded(kinds: Sequence[str], code: bytes, target: Any) -> tuple[Function, Any]:
+    """Make machine code callable; it lives as long as the engine."""
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    kinds = [_ctype(argument.type) for argument in function.args]
-    return ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(function.name)), engine
+    return ctypes.CFUNCTYPE(None, *(KINDS[kind] for kind in kinds))(engine.get_function_address(ENTRY)), engine
 
 
-def _ctype(kind: Any) -> Any:
+def _name(kind: Any) -> str:
     if isinstance(kind, ir.PointerType):
-        return ctypes.c_void_p
-    return ctypes.c_float if isinstance(kind, ir.FloatType) else ctypes.c_int64
+        return "address"
+    return "float" if isinstance(kind, ir.FloatType) else "whole"
