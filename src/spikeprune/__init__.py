@@ -22,6 +22,7 @@ from spikeprune.quantize import Quantization, fold_norms, quantize_, quantize_aw
 from spikeprune.report import Report, profile
 from spikeprune.saved import load, save
 from spikeprune.shrink import channel_masks, plan_shrink, shrink
+from spikeprune.sparse_training import sparse_training
 from spikeprune.stats import Need
 from spikeprune.version import __version__ as __version__
 from spikeprune.view.model_view import ModelView, model_view
@@ -67,5 +68,6 @@ __all__ = [
     "schedules",
     "scores",
     "shrink",
+    "sparse_training",
     "temporal",
 ]
