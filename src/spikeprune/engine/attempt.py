@@ -15,7 +15,8 @@ from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
 DENSE = "dense"
-TRIED = 2  # candidates that are measured
+TRIED = 2  # candidates that are measured at most
+CLOSE = 3.0  # times the best by its law, beyond which a candidate is not
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,7 @@ def choose(
     if wanted is not None and wanted not in laws:
         why = refused.get(wanted) or "no kernel has that name"
         raise PlanError(f"layer {fused.name!r} cannot run by {wanted!r}: {why}. It can by {', '.join(sorted(laws))}.")
-    names = [wanted] if wanted is not None else sorted(laws, key=lambda name: laws[name])[:TRIED]
+    names = [wanted] if wanted is not None else _worth_trying(laws)
     tried = {name: attempt(stock, number, held, KERNELS[name], keeps=keeps) for name in names if name != DENSE}
     if len(names) > 1:
         for name in names:
@@ -99,6 +100,12 @@ def choose(
     choice.kernel = min(names, key=lambda name: choice.measured.get(name, 0.0))
     stock.keep(number, choice.kernel)
     return choice, tried.get(choice.kernel)
+
+
+def _worth_trying(laws: dict[str, float]) -> list[str]:
+    """Give the best by their laws, as far as they lie close to each other."""
+    names = sorted(laws, key=lambda name: laws[name])[:TRIED]
+    return [name for name in names if laws[name] <= CLOSE * laws[names[0]]]
 
 
 def rate(held: Held, entries: int) -> float:

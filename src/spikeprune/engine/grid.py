@@ -13,6 +13,9 @@ CLOSE = 2.0**-18
 """How far from a multiple of its step, in steps, a weight may lie: float32 rounds to 2^-24 of it, and is 127 steps at most."""
 
 
+FEW = 64
+
+
 def on_grid(weight: Tensor) -> tuple[Tensor, Tensor] | None:
     """Find the whole numbers, of 8 bits at most, that weights are multiples of a step of; None if some are of none.
 
@@ -31,14 +34,14 @@ def on_grid(weight: Tensor) -> tuple[Tensor, Tensor] | None:
     flat = weight.flatten(1)
     most = flat.abs().amax(1)
     step = torch.full_like(most, torch.nan).masked_fill(most == 0, 1.0)
+    large = flat.abs().topk(min(FEW, flat.shape[1])).values  # zeros would fit every step
     for count in range(1, 128):
         open_rows = torch.isnan(step).nonzero().flatten()
         if not len(open_rows):
             break
-        scaled = flat[open_rows] * (count / most[open_rows])[:, None]
-        # A few columns tell most candidates apart; the whole rows are looked at only where these fit.
-        fits = _whole(scaled[:, :64])
-        fits[fits.clone()] = _whole(scaled[fits])
+        # A few weights tell most candidates apart; whole rows are looked at only where these fit.
+        fits = _whole(large[open_rows] * (count / most[open_rows])[:, None])
+        fits[fits.clone()] = _whole(flat[open_rows[fits]] * (count / most[open_rows[fits]])[:, None])
         found = open_rows[fits]
         step[found] = most[found] / count
     if bool(torch.isnan(step).any()):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
 BLOCKS = 0.75
 """The share of living blocks up to which block scatter is thought of; from there on plain scatter is faster."""
+
+SOME = 1 << 16  # weights that tell how many digits there are
 
 GIGAHERTZ = 2.4
 """Cycles of a nanosecond on the processor whose costs the laws below were fitted to; only their order matters."""
@@ -46,10 +49,21 @@ class Layer:
         """Whether weights are whole numbers."""
         return self.weight.dtype == torch.int8
 
-    @property
+    @cached_property
     def density(self) -> float:
         """Share of the weights that are not 0."""
-        return float((self.weight != 0).float().mean())
+        return int((self.weight != 0).sum()) / self.weight.numel()
+
+    @cached_property
+    def digits(self) -> float:
+        """Signed digits of the whole numbers, from some of them."""
+        some = self.weight.flatten()[:: max(1, self.weight.numel() // SOME)]
+        return sliced.digits(some) * self.weight.numel() / some.numel()
+
+    @cached_property
+    def living(self) -> float:
+        """Share of the blocks of 32 outputs by one input that are not all 0."""
+        return block_scatter.living(self.weight)
 
 
 @dataclass(frozen=True)
@@ -138,8 +152,9 @@ def _gather_cycles(layer: Layer, work: Work) -> float:
 def _blocks_cycles(layer: Layer, work: Work) -> float:
     """Like scatter, but what it adds falls with the blocks of 32 outputs that are dead; lists of blocks cost some more."""
     sums = work.samples * work.timesteps * work.places * layer.weight.shape[0]
-    living = block_scatter.living(layer.weight)
-    return work.rate * work.macs(layer) * living * (0.12 if layer.integer else 0.24) + 0.5 * sums + 0.05 * layer.weight.numel()
+    return (
+        work.rate * work.macs(layer) * layer.living * (0.12 if layer.integer else 0.24) + 0.5 * sums + 0.05 * layer.weight.numel()
+    )
 
 
 def _sliced_refuses(layer: Layer) -> str:
@@ -152,7 +167,7 @@ def _sliced_cycles(layer: Layer, work: Work) -> float:
     """By digits, of which a weight has some, for tiles of 512 lanes, of all timesteps where maps are small."""
     tiles = math.ceil(work.lanes * work.timesteps / 512)
     outputs, inputs = layer.weight.shape[0], layer.weight[0].numel()
-    return tiles * (190 * outputs + 1.35 * sliced.digits(layer.weight) + 8.4 * inputs)
+    return tiles * (190 * outputs + 1.35 * layer.digits + 8.4 * inputs)
 
 
 def _scatter_pack(layer: Layer) -> Any:
@@ -161,7 +176,7 @@ def _scatter_pack(layer: Layer) -> Any:
 
 
 def _blocks_refuses(layer: Layer) -> str:
-    return "" if block_scatter.living(layer.weight) <= BLOCKS else "its weights are not zero in blocks of 32 outputs"
+    return "" if layer.living <= BLOCKS else "its weights are not zero in blocks of 32 outputs"
 
 
 def _blocks_pack(layer: Layer) -> Any:

@@ -40,6 +40,7 @@ class Stock:
         self.plan = plan
         self._layers: dict[int, Fused | str] = {}
         self._packed: dict[tuple[int, str], Any] = {}
+        self._weights: dict[int, tuple[Tensor, Tensor]] = {}
 
     def layer(self, number: int) -> Fused | str:
         """Give the layer that makes a value: of neurons or, for currents, of a synapse; or say why there is no native one."""
@@ -73,15 +74,17 @@ class Stock:
         found = connect(operations, synapse)
         if isinstance(found, str):
             return found
-        weight, step = _numbers(found.weight)
+        weight, step = self._numbers(below, found.weight)
         scale, bias = (gain * step).float().contiguous(), (gain * found.bias + shift).float().contiguous()
         return Fused(synapse.name, found.source, Layer(weight, scale, bias, neurons, found.stride, found.padding))
 
-
-def _numbers(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Give weights as native code takes them, and the step of each output."""
-    found = on_grid(weight)
-    return (weight.float().contiguous(), torch.ones(len(weight), dtype=torch.double)) if found is None else found
+    def _numbers(self, number: int, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the weights of a synapse as native code takes them, and the step of each output."""
+        if number not in self._weights:
+            found = on_grid(weight)
+            plain = weight.float().contiguous(), torch.ones(len(weight), dtype=torch.double)
+            self._weights[number] = plain if found is None else found
+        return self._weights[number]
 
 
 def current(operations: tuple[Operation, ...], number: int) -> tuple[int, Tensor, Tensor]:

@@ -94,16 +94,13 @@ def pack(
     flat = weight.detach().reshape(len(weight), -1)
     height, width = weight.shape[2:] or (1, 1)
     kernel = Kernel(height, width, stride, padding)
-    signed = torch.stack(_signed(flat), 1)  # (C_out, 2, terms), a bit for each place
-    places = max(1, int(signed.max()).bit_length())
-    living = torch.stack([(signed >> b & 1).bool() for b in range(places)], 1)  # (C_out, places, 2, terms)
-    counts = living.sum(-1)
+    lists, terms, counts = _digits(flat)
     counters = _counters(counts)
     levels = min(LEVELS, key=partial(_additions, counts, counters))
-    terms, ends = _grouped(living.flatten(0, 2), counts.flatten(), 1 << levels)
+    terms, ends = _grouped(lists, terms, counts.flatten(), (1 << levels, flat.shape[1]))
     table = constants(neurons, *affine(weight, scale, bias), len(weight))
     shape = Shape(levels, counters, _planes(flat), neurons.hard)
-    return SlicedLayer(terms, ends, table, kernel, weight.shape[1], places, shape)
+    return SlicedLayer(terms, ends, table, kernel, weight.shape[1], counts.shape[1], shape)
 
 
 def digits(weight: Tensor) -> int:
@@ -212,13 +209,39 @@ def _signed(weight: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(weight < 0, minus, plus), torch.where(weight < 0, plus, minus)
 
 
-def _grouped(living: Tensor, counts: Tensor, group: int) -> tuple[Tensor, Tensor]:
-    """List the terms of each row that live, filled up to whole groups, and where the groups of each row begin."""
+def _digits(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give, for each digit of (C_out, terms) that lives, its list and its term, by list; and how many there are, (C_out, places, 2).
+
+    There is a list for each output, place and sign, in this order.
+    """
+    row, term = flat.nonzero(as_tuple=True)
+    signed = _signed(flat[row, term])
+    places = max(1, *(int(one.max()).bit_length() for one in signed)) if len(row) else 1
+    lists, terms = [], []
+    for place in range(places):
+        for sign, one in enumerate(signed):
+            lives = (one >> place & 1).bool()
+            lists.append((row[lives] * places + place) * 2 + sign)
+            terms.append(term[lives])
+    found, order = torch.cat(lists).sort(stable=True)
+    counts = torch.bincount(found, minlength=len(flat) * places * 2).view(len(flat), places, 2)
+    return found, torch.cat(terms)[order], counts
+
+
+def _grouped(lists: Tensor, terms: Tensor, counts: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Give the terms of all lists, each filled up to whole groups, and where the groups of each list begin.
+
+    Args:
+        lists: of each term, rising.
+        terms: of the digits.
+        counts: of each list.
+        size: terms of a group, and what fills it up.
+    """
+    group, filler = size
     ends = torch.cat([torch.zeros(1, dtype=torch.int64), -(-counts // group)]).cumsum(0)
-    row, term = living.nonzero(as_tuple=True)
-    terms = torch.full((int(ends[-1]) * group,), living.shape[1], dtype=torch.int32)
-    terms[ends[row] * group + torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]] = term.int()
-    return terms, ends.int()
+    found = torch.full((int(ends[-1]) * group,), filler, dtype=torch.int32)
+    found[ends[lists] * group + torch.arange(len(lists)) - (counts.cumsum(0) - counts)[lists]] = terms.int()
+    return found, ends.int()
 
 
 def _additions(counts: Tensor, counters: int, levels: int) -> int:
