@@ -221,9 +221,11 @@ def wanted(stock: Stock, kernel: str | Mapping[str, str] | None) -> dict[int, st
     Raises:
         PlanError: there is no such kernel or layer, or a layer that is named has no native kernel at all.
     """
+    if kernel is None:
+        return {}
     layers = {number: stock.layer(number) for number in range(len(stock.plan.operations))}
     fused = {number: found for number, found in layers.items() if isinstance(found, Fused)}
-    named = {"*": kernel} if isinstance(kernel, str) else dict(kernel or {})
+    named = {"*": kernel} if isinstance(kernel, str) else dict(kernel)
     for name, asked in named.items():
         if asked not in (*KERNELS, DENSE):
             raise PlanError(f"there is no kernel {asked!r}; there are {', '.join(KERNELS)} and {DENSE}.")

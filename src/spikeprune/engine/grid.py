@@ -13,7 +13,8 @@ CLOSE = 2.0**-18
 """How far from a multiple of its step, in steps, a weight may lie: float32 rounds to 2^-24 of it, and is 127 steps at most."""
 
 
-FEW = 64
+FEW = 64  # of a row's weights tell most steps apart
+MOST = 127  # steps
 
 
 def on_grid(weight: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -33,20 +34,18 @@ def on_grid(weight: Tensor) -> tuple[Tensor, Tensor] | None:
     """
     flat = weight.flatten(1)
     most = flat.abs().amax(1)
-    step = torch.full_like(most, torch.nan).masked_fill(most == 0, 1.0)
     large = flat.abs().topk(min(FEW, flat.shape[1])).values  # zeros would fit every step
-    for count in range(1, 128):
-        open_rows = torch.isnan(step).nonzero().flatten()
-        if not len(open_rows):
-            break
-        # A few weights tell most candidates apart; whole rows are looked at only where these fit.
-        fits = _whole(large[open_rows] * (count / most[open_rows])[:, None])
-        fits[fits.clone()] = _whole(flat[open_rows[fits]] * (count / most[open_rows[fits]])[:, None])
-        found = open_rows[fits]
-        step[found] = most[found] / count
-    if bool(torch.isnan(step).any()):
-        return None
-    return (flat / step[:, None]).round().to(torch.int8).view_as(weight), step
+    open_counts = torch.stack([_whole(large * (count / most)[:, None]) for count in range(1, MOST + 1)])
+    open_counts[0, most == 0] = True
+    while bool(open_counts.any(0).all()):
+        count = open_counts.int().argmax(0) + 1  # the first that is still open
+        step = (most / count).masked_fill(most == 0, 1.0)
+        scaled = flat / step[:, None]
+        fits = _whole(scaled)
+        if bool(fits.all()):
+            return scaled.round().to(torch.int8).view_as(weight), step
+        open_counts[count[~fits] - 1, (~fits).nonzero().flatten()] = False
+    return None
 
 
 def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
