@@ -7,10 +7,10 @@ from torch import Tensor
 
 from spikeprune.engine.choice import Choice, microseconds
 from spikeprune.engine.held import Held
-from spikeprune.engine.kernels import GIGAHERTZ, KERNELS, Kernel, Work, dense_cycles
+from spikeprune.engine.kernels import GIGAHERTZ, KERNELS, Kernel, Layer, Work, dense_cycles
 from spikeprune.engine.stock import Fused, Stock
 from spikeprune.errors import PlanError
-from spikeprune.runtime import spikes
+from spikeprune.runtime import planes, spikes
 from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
@@ -49,9 +49,12 @@ def attempt(stock: Stock, number: int, held: Held, kernel: Kernel, *, keeps: boo
     fused = stock.layer(number)
     assert isinstance(fused, Fused)
     program, source = Program(), replace(held)
-    rows = kernel.reads is SpikeRows
-    x = source.as_rows(program) if rows else source.as_maps(program, flat=fused.layer.weight.dim() == 2)
-    packed = stock.packed(number, kernel)
+    split = kernel.splits and _halved(fused.layer, source.maps)
+    if kernel.reads is SpikeRows:
+        x: SpikeRows | SpikeMaps = source.as_rows(program)
+    else:
+        x = source.as_halves(program) if split else source.as_maps(program, flat=fused.layer.weight.dim() == 2)
+    packed = stock.packed(number, kernel, split=split)
     if fused.layer.neurons is None:
         result: SpikeRows | SpikeMaps | Tensor = kernel.currents(program, x, packed)
         membrane = None
@@ -100,6 +103,18 @@ def choose(
     choice.kernel = min(names, key=lambda name: choice.measured.get(name, 0.0))
     stock.keep(number, choice.kernel)
     return choice, tried.get(choice.kernel)
+
+
+def _halved(layer: Layer, maps: SpikeMaps | None) -> bool:
+    """Whether a convolution makes maps of half the size, so that it can have a stride of 1 on maps that are split."""
+    if maps is None or layer.stride != 2 or layer.weight.dim() != 4:
+        return False
+    kernel = planes.Kernel(layer.weight.shape[2], layer.weight.shape[3], layer.stride, layer.padding)
+    return (
+        not maps.height % 2
+        and not maps.width % 2
+        and kernel.output(maps.height, maps.width) == (maps.height // 2, maps.width // 2)
+    )
 
 
 def _worth_trying(laws: dict[str, float]) -> list[str]:

@@ -17,6 +17,7 @@ class Held:
         real: float32 (T, N, *shape) or, of a value that is the same at all timesteps, (N, *shape).
         rows: bits of features, of any shape read flat.
         maps: bits of maps; of features, of one place each.
+        halves: bits of maps that are split into four.
         lanes: bits of maps read flat, each feature a channel of one place.
     """
 
@@ -24,6 +25,7 @@ class Held:
     rows: SpikeRows | None = None
     maps: SpikeMaps | None = None
     lanes: SpikeMaps | None = None
+    halves: SpikeMaps | None = None
 
     @property
     def bits(self) -> SpikeRows | SpikeMaps | None:
@@ -49,6 +51,12 @@ class Held:
         if self.lanes is None:
             self.lanes = moves.prepare_spread(program, self.as_rows(program))
         return self.lanes
+
+    def as_halves(self, program: Program) -> SpikeMaps:
+        """Give maps split into four."""
+        if self.halves is None:
+            self.halves = moves.prepare_split(program, self.as_maps(program, flat=False))
+        return self.halves
 
     def as_real(self, program: Program) -> Tensor:
         """Give bits as float32, (T, N, C, H, W) or (T, N, F)."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +48,22 @@ class Layer:
     def integer(self) -> bool:
         """Whether weights are whole numbers."""
         return self.weight.dtype == torch.int8
+
+    def split(self) -> "Layer | None":
+        """Give this convolution of stride 2 as one of stride 1 on maps that are `moves.split`; None if there is none as large.
+
+        Input row 2 o - padding + k is row o + (k - padding) // 2 of those of phase (k - padding) % 2.
+        """
+        if self.stride != 2 or self.weight.dim() != 4:
+            return None
+        places = [[divmod(k - self.padding, 2) for k in range(side)] for side in self.weight.shape[2:]]
+        reach = max(abs(place) for axis in places for place, _ in axis)
+        side = 2 * reach + 1
+        whole = self.weight.new_zeros(self.weight.shape[0], self.weight.shape[1], 4, side, side)
+        for ky, (y, odd_y) in enumerate(places[0]):
+            for kx, (x, odd_x) in enumerate(places[1]):
+                whole[:, :, 2 * odd_y + odd_x, y + reach, x + reach] = self.weight[:, :, ky, kx]
+        return replace(self, weight=whole.flatten(1, 2), stride=1, padding=reach)
 
     @cached_property
     def density(self) -> float:
@@ -105,6 +121,7 @@ class Kernel:
         spikes: adds it to a program: program, x, packed layer, kept membranes or None.
         currents: the same without neurons; gives float32 of shape (T, N, C_out) or (T, N, C_out, H, W), not always contiguous.
         rest: gives membranes to keep.
+        splits: whether it is faster on maps that are split than with a stride of 2.
     """
 
     name: str
@@ -115,6 +132,7 @@ class Kernel:
     spikes: Callable[[Program, Any, Any, Tensor | None], SpikeRows | SpikeMaps]
     currents: Callable[[Program, Any, Any], Tensor]
     rest: Callable[[Any, Any], Tensor]
+    splits: bool = False
 
     def predicted(self, layer: Layer, work: Work) -> float:
         """Microseconds by its law; a guess, for the order."""
@@ -214,7 +232,7 @@ KERNELS = {
             "block scatter", SpikeMaps, _blocks_refuses, _blocks_cycles, _blocks_pack,
             block_scatter.prepare, block_scatter.prepare_currents, block_scatter.rest,
         ),
-        Kernel("gather", SpikeMaps, _any, _gather_cycles, _gather_pack, gather.prepare, gather.prepare_currents, gather.rest),
-        Kernel("bit-sliced gather", SpikeMaps, _sliced_refuses, _sliced_cycles, _sliced_pack, sliced.prepare, _no_currents, sliced.rest),
+        Kernel("gather", SpikeMaps, _any, _gather_cycles, _gather_pack, gather.prepare, gather.prepare_currents, gather.rest, splits=True),
+        Kernel("bit-sliced gather", SpikeMaps, _sliced_refuses, _sliced_cycles, _sliced_pack, sliced.prepare, _no_currents, sliced.rest, splits=True),
     )
 }  # fmt: skip

@@ -39,7 +39,7 @@ class Stock:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._layers: dict[int, Fused | str] = {}
-        self._packed: dict[tuple[int, str], Any] = {}
+        self._packed: dict[tuple[int, str, bool], Any] = {}
         self._weights: dict[int, tuple[Tensor, Tensor]] = {}
 
     def layer(self, number: int) -> Fused | str:
@@ -48,13 +48,15 @@ class Stock:
             self._layers[number] = self._find(number)
         return self._layers[number]
 
-    def packed(self, number: int, kernel: Kernel) -> Any:
-        """Give a layer as a kernel takes it."""
-        key = (number, kernel.name)
+    def packed(self, number: int, kernel: Kernel, *, split: bool = False) -> Any:
+        """Give a layer as a kernel takes it; of a stride of 2, perhaps for maps that are split."""
+        key = (number, kernel.name, split)
         if key not in self._packed:
             found = self.layer(number)
             assert isinstance(found, Fused)
-            self._packed[key] = kernel.pack(found.layer)
+            layer = found.layer.split() if split else found.layer
+            assert layer is not None
+            self._packed[key] = kernel.pack(layer)
         return self._packed[key]
 
     def keep(self, number: int, kernel: str) -> None:

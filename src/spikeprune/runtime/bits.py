@@ -68,6 +68,16 @@ def halve(width: int) -> Function:
     return compiled(("halve bits", width), partial(_halve, width))
 
 
+def split(width: int) -> Function:
+    """Compile f(words, out, channels, timesteps, count, pitch, out_pitch): maps become four, of every other row and column.
+
+    Widths and heights are those of `halve`. words is int64 (channels, timesteps, pitch), of which the first `count` of a row are read; out int16
+    (channels, 4, timesteps, out_pitch), of which as many numbers of a row are written: of even rows and columns, even rows and odd columns,
+    and so on.
+    """
+    return compiled(("split bits", width), partial(_split, width))
+
+
 def _pack(module: Any) -> None:
     code, (x, words), (rows, count, width) = begin(module, "f32 i64", 3)
     with over(code, 0, rows) as r:
@@ -150,6 +160,17 @@ def _halve(width: int, module: Any) -> None:
         pairs = word | word >> 1
         columns = _squeezed(pairs | pairs >> width, 1, WORD)
         out.store(r * out_pitch + w, Value(code, code.trunc(_squeezed(columns, width // 2, WORD // 2).raw, kind("i16"))))
+    code.ret_void()
+
+
+def _split(width: int, module: Any) -> None:
+    code, (words, out), (channels, timesteps, count, pitch, out_pitch) = begin(module, "i64 i16", 5)
+    with over(code, 0, channels) as c, over(code, 0, timesteps) as t, over(code, 0, count) as w:
+        word = words.load((c * timesteps + t) * pitch + w)
+        for phase, shift in enumerate((0, 1, width, width + 1)):
+            columns = _squeezed(word >> shift, 1, WORD)
+            found = Value(code, code.trunc(_squeezed(columns, width // 2, WORD // 2).raw, kind("i16")))
+            out.store(((c * 4 + phase) * timesteps + t) * out_pitch + w, found)
     code.ret_void()
 
 

@@ -63,6 +63,47 @@ def prepare_max_pool(program: Program, maps: SpikeMaps, size: int, stride: int |
     return SpikeMaps(words, maps.samples, height, width)
 
 
+def split(maps: SpikeMaps) -> SpikeMaps:
+    """Make four maps of each: even rows and columns, even rows and odd columns, odd and even, odd and odd; channel 4 c + phase.
+
+    Raises:
+        LayoutError: height or width is odd.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
+        >>> unpack_maps(split(pack_maps(torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 1, 1, 2, 2)))).flatten()
+        tensor([1., 0., 0., 1.])
+    """
+    return once(prepare_split, maps)
+
+
+def prepare_split(program: Program, maps: SpikeMaps) -> SpikeMaps:
+    """Put at the end of a program what `split` does.
+
+    Raises:
+        LayoutError: height or width is odd.
+    """
+    if maps.height % 2 or maps.width % 2:
+        raise LayoutError(f"maps of {maps.height} x {maps.width} cannot be split; both must be even.")
+    c, t, pitch = maps.words.shape
+    height, width = maps.height // 2, maps.width // 2
+    words = torch.zeros(4 * c, t, needed(maps.samples * height * width), dtype=torch.int64)
+    if maps.width in (2, 4, 8, 16, 32):
+        program.add(bits.split(maps.width), maps.words, words, c, t, needed(maps.lanes), pitch, 4 * words.shape[2])
+    else:
+        step = words.shape[2] * WORD
+        prepare_clear(program, words)
+        prepare_route(program, maps.words, words, _halves(maps.samples, maps.height, maps.width, t * step), 4 * t * step, step)
+    return SpikeMaps(words, maps.samples, height, width)
+
+
+@lru_cache(maxsize=64)
+def _halves(samples: int, height: int, width: int, step: int) -> Tensor:
+    """For each place of all samples, where it goes, the maps of phases being `step` bits apart."""
+    n, y, x = torch.meshgrid(torch.arange(samples), torch.arange(height), torch.arange(width), indexing="ij")
+    return ((y % 2 * 2 + x % 2) * step + (n * (height // 2) + y // 2) * (width // 2) + x // 2).flatten()
+
+
 def flatten(maps: SpikeMaps) -> SpikeRows:
     """Turn maps into the features c H W + y W + x, the order of `torch.flatten`.
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
 
 import spikeprune as sp
 from channel_nets import awake
@@ -240,3 +242,18 @@ def test_a_layer_that_lives_wholly_in_its_bias_is_right():
         net.fc2.weight.zero_()
         net.fc2.bias.fill_(0.4)
     same(compile(net, spikes(T, 3, 6)), spikes(T, 3, 6))
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (2, 0), (1, 0), (4, 1), (6, 2), (5, 2), (3, 0), (4, 0)])
+@pytest.mark.parametrize("name", ["gather", "bit-sliced gather", "scatter"])
+def test_a_stride_of_two_is_one_of_one_on_maps_that_are_split(name, kernel, padding):
+    net = nn.Sequential(
+        layer.Conv2d(1, 6, 3, padding=1), neuron.IFNode(), layer.Conv2d(6, 7, kernel, 2, padding), neuron.IFNode()
+    )
+    functional.set_step_mode(net, "m")
+    x = spikes(T, 3, 1, 8, 8)
+    engine = compile(lively(net), x, kernel={"2": name}, bits=8 if "bit" in name else None)
+    same(engine, x)
+    same(engine, spikes(T, 2, 1, 8, 8, seed=3))
+    halves = engine._builds[0][3]._held[engine._stock.layer(engine.choices[-1].number).source].halves
+    assert (halves is not None) == (name != "scatter" and (kernel, padding) not in ((3, 0), (4, 0)))

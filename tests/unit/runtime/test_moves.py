@@ -95,3 +95,21 @@ def test_a_target_that_a_table_cannot_address_is_refused():
     with pytest.raises(LayoutError, match="33554432 words of spikes are more than one call takes"):
         moves.prepare_route(Program(), words, Room("target", 1 << 25, torch.int64), table, 0, 0)
     moves.prepare_route(Program(), words, Room("target", (1 << 25) - 1, torch.int64), table, 0, 0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (4, 8), (6, 16), (8, 32), (4, 6), (2, 10)])
+def test_a_split_gives_every_other_row_and_column(height, width):
+    x = (torch.rand(3, 2, 5, height, width, generator=torch.Generator().manual_seed(width)) < 0.4).float()
+    wanted = torch.stack([x[..., dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)], 3).flatten(2, 3)
+    program, maps = Program(), spikes.pack_maps(torch.ones_like(x))
+    found = moves.prepare_split(program, maps)
+    program.run()
+    maps.words.copy_(spikes.pack_maps(x).words)
+    program.run()
+    assert torch.equal(spikes.unpack_maps(found), wanted)
+    assert torch.equal(spikes.unpack_maps(moves.split(spikes.pack_maps(x))), wanted)
+
+
+def test_odd_maps_cannot_be_split():
+    with pytest.raises(LayoutError, match="maps of 3 x 4 cannot be split"):
+        moves.split(spikes.pack_maps(torch.ones(1, 1, 1, 3, 4)))
