@@ -84,3 +84,23 @@ def test_the_example_of_learned_masks_runs(tmp_path, monkeypatch, capsys):
     packed, dense = (int(found.replace(",", "")) for found in re.search(r"packed: ([\d,]+) bytes.*?, ([\d,]+) as", out).groups())
     assert packed < 0.6 * dense
     assert (tmp_path / "packed.safetensors").stat().st_size > packed
+
+
+def test_the_example_of_compiling_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        runpy.run_path(str(ROOT / "examples" / "compile_network.py"))
+    torch.set_num_threads(threads)
+    out = capsys.readouterr().out
+    eager = float(re.search(r"eager: accuracy ([\d.]+)%", out)[1])
+    told = re.findall(r"(\w+) bits: accuracy ([\d.]+)%, ([\d.]+) times faster at batch 16, ([\d,]+) bytes", out)
+    assert eager > 50
+    assert [bits for bits, *_ in told] == ["float32", "8", "4"]
+    accuracies = [float(accuracy) for _, accuracy, *_ in told]
+    assert abs(accuracies[0] - eager) <= 0.3  # a charge at its threshold may be rounded apart
+    assert abs(accuracies[1] - eager) <= 2
+    sizes = [int(size.replace(",", "")) for *_, size in told]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert f"loaded without the network: accuracy {told[2][1]}%" in out
+    assert "conv2" in out
