@@ -10,6 +10,9 @@ from spikeprune.runtime.program import Program
 class Steps:
     """Programs and functions, run one after the other; native calls that follow each other are one.
 
+    Attributes:
+        torch: how many functions there are.
+
     Example:
         >>> steps, seen = Steps(), []
         >>> steps.then(lambda: seen.append("torch"))
@@ -20,11 +23,12 @@ class Steps:
 
     def __init__(self) -> None:
         self._parts: list[Program | Callable[[], None]] = []
+        self.torch = 0
 
     @property
     def native(self) -> int:
         """How many native calls there are, from Python."""
-        return sum(isinstance(part, Program) for part in self._parts)
+        return len(self._parts) - self.torch
 
     @property
     def bytes(self) -> int:
@@ -38,6 +42,7 @@ class Steps:
             last.join(part)
         else:
             self._parts.append(part)
+            self.torch += not isinstance(part, Program)
 
     def run(self) -> None:
         """Run everything."""
