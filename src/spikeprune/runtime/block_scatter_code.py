@@ -8,7 +8,7 @@ from spikeprune.runtime.block_entries import MOST
 from spikeprune.runtime.jit import Function, compiled
 from spikeprune.runtime.lanes import Memory, Value, Variable, begin, constant, fill, kind, over, variable, where
 from spikeprune.runtime.neurons import LANES
-from spikeprune.runtime.scatter_code import Shape, _Code, _fire, _flush, _pass, _turn
+from spikeprune.runtime.scatter_code import Shape, Writer, fire, flush, pass_on, turn
 
 AHEAD = 8  # events are written so many at once, before it is known whether there are as many
 TOGETHER = 4  # events are added so many at once; a list is filled up to a multiple of it
@@ -105,7 +105,7 @@ def _convolution(shape: Shape, module: Any) -> None:
     weights, sums = ("i8", "i16") if shape.integer else ("f32", "f32")
     kinds = f"i32 i32 i32 i32 i32 {weights} i8 f32 {sums} i32 f32 i32 {'f32' if shape.hard is None else 'i32'}"
     code, arrays, wholes = begin(module, kinds, len(WHOLES.split()))
-    to = _Code(shape, code, dict(zip(ARRAYS.split(), arrays, strict=True)), dict(zip(WHOLES.split(), wholes, strict=True)))
+    to = Writer(shape, code, dict(zip(ARRAYS.split(), arrays, strict=True)), dict(zip(WHOLES.split(), wholes, strict=True)))
     total, room = to["samples"] * to["timesteps"], to["slots"] * to["size"] * LANES
     if shape.hard is not None:
         fill(to.arrays["masks"], to["timesteps"] * to["words"] * LANES, LANES)
@@ -118,28 +118,28 @@ def _convolution(shape: Shape, module: Any) -> None:
                 _entries(to, block * MOST + (taps - 1), group * to["every"], taps)
             first = group * to["slots"]
             with over(code, first, (first + to["slots"]).least(total)) as slot:
-                write = _pass if shape.hard is None else _fire
+                write = pass_on if shape.hard is None else fire
                 write(to, block, slot, (slot - first) * to["size"])
         if shape.hard is not None:
-            _turn(to, block)
+            turn(to, block)
     code.ret_void()
 
 
-def _entries(to: _Code, row: Value, lists: Value, taps: int) -> None:
+def _entries(to: Writer, row: Value, lists: Value, taps: int) -> None:
     """Write the sums of one block's entries of so many taps, given their row of the bounds and a group's first list."""
     bounds, firsts = to.arrays["bounds"], to.arrays["firsts"]
     first, last, living = (bounds.load(at).wide("i64") for at in (row * 2, row * 2 + 2, row * 2 + 1))
     with over(to.code, first, last) as entry:
         if to.shape.wide:
             with where(to.arrays["flushes"].load(entry).compare("!=", 0)):
-                _flush(to)
+                flush(to)
         mine = lists + to.arrays["lists"].load(entry).wide("i64")
         begins, ends = (firsts.load(at).wide("i64") for at in (mine, mine + 1))
         with where(begins.compare("<", ends)):
             _events(to, living + (entry - first) * taps, taps, begins // TOGETHER, ends // TOGETHER)
 
 
-def _events(to: _Code, tap: Value, taps: int, begins: Value, ends: Value) -> None:
+def _events(to: Writer, tap: Value, taps: int, begins: Value, ends: Value) -> None:
     """Write the sums of one entry, given its first tap: its weights stay in registers while its events pass."""
     offsets = [to.arrays["offsets"].load(tap + q).wide("i64") for q in range(taps)]
     weights = [to.arrays["weights"].load((tap + q) * LANES, LANES) for q in range(taps)]

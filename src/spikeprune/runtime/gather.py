@@ -5,7 +5,7 @@ of its samples. int8 weights are summed in 16 bits, row by row in as many parts 
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ from spikeprune.runtime.neurons import START, Neurons, check_neurons, constants,
 from spikeprune.runtime.once import once
 from spikeprune.runtime.planes import Kernel
 from spikeprune.runtime.program import Program, Room
-from spikeprune.runtime.spikes import SpikeMaps, lanes_of, needed, pack_rows
+from spikeprune.runtime.spikes import SpikeMaps, lanes_of, needed
+from spikeprune.runtime.taps import outputs, shifts
 
 DTYPES = {"i16": torch.int16, "i32": torch.int32, "f32": torch.float32}  # of `Shape.sums`
 
@@ -123,7 +124,8 @@ def run(x: SpikeMaps, layer: GatherLayer) -> SpikeMaps:
             neurons.
 
     Example:
-        >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
+        >>> from spikeprune.runtime.taps import outputs, shifts
+    from spikeprune.runtime.spikes import pack_maps, unpack_maps
         >>> layer = pack(torch.tensor([[1.0, 1.0, 0.0]]), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
         >>> x = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])  # two samples
         >>> unpack_maps(run(pack_maps(x.view(1, 2, 3)), layer)).flatten()
@@ -150,7 +152,8 @@ def prepare(program: Program, x: SpikeMaps, layer: GatherLayer, membrane: Tensor
             or the membrane another shape.
 
     Example:
-        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.taps import outputs, shifts
+    from spikeprune.runtime.spikes import pack_maps
         >>> layer = pack(torch.ones(1, 1), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
         >>> program, x = Program(), pack_maps(torch.ones(1, 1, 1))
         >>> found = prepare(program, x, layer, rest(x, layer))
@@ -172,7 +175,8 @@ def rest(x: SpikeMaps, layer: GatherLayer) -> Tensor:
         LayoutError: the layer has no neurons, or does not fit the input.
 
     Example:
-        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.taps import outputs, shifts
+    from spikeprune.runtime.spikes import pack_maps
         >>> one = Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0, start=0.5)
         >>> rest(pack_maps(torch.ones(1, 2, 1)), pack(torch.ones(1, 1), one))[:, :2]
         tensor([[0.5000, 0.5000]])
@@ -189,7 +193,8 @@ def run_currents(x: SpikeMaps, layer: GatherLayer) -> Tensor:
         LayoutError: as of `run`, or the layer has neurons.
 
     Example:
-        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.taps import outputs, shifts
+    from spikeprune.runtime.spikes import pack_maps
         >>> run_currents(pack_maps(torch.tensor([[[1.0, 0.0, 1.0]]])), pack(torch.tensor([[1.0, 2.0, 4.0]]), None)).flatten()
         tensor([5.])
     """
@@ -203,7 +208,8 @@ def prepare_currents(program: Program, x: SpikeMaps, layer: GatherLayer) -> Tens
         LayoutError: as of `prepare`, or the layer has neurons.
 
     Example:
-        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.taps import outputs, shifts
+    from spikeprune.runtime.spikes import pack_maps
         >>> program, x = Program(), pack_maps(torch.zeros(1, 1, 2))
         >>> found = prepare_currents(program, x, pack(torch.tensor([[1.5, -1.0]]), None))
         >>> x.words[0] = 1
@@ -247,7 +253,7 @@ def _add(program: Program, x: SpikeMaps, layer: GatherLayer, shape: Shape, last:
 def _shift(program: Program, x: SpikeMaps, kernel: Kernel, parts: tuple[int, int, int], found: Room) -> None:
     """Lay out the bits that each tap sees, where outputs are as many as inputs: int64 (groups, tiles, C_in * taps, WORDS)."""
     (groups, tiles, step), (channels, timesteps, width), taps = parts, x.words.shape, kernel.taps
-    offsets, masks = _shifts(kernel, x.samples, x.height, x.width, groups * step)
+    offsets, masks = shifts(kernel, x.samples, x.height, x.width, groups * step)
     guard = int(offsets.abs().max()) // WORD + 2 + max(groups * step - width, 0)
     row = torch.zeros(2 * guard + width, dtype=torch.int64)  # what guards the row is never written, and stays 0
     sizes = (channels, timesteps, width, taps, groups, tiles, guard)
@@ -258,35 +264,8 @@ def _route(program: Program, x: SpikeMaps, kernel: Kernel, found: Room) -> None:
     """Lay out the bits that each tap sees, of any convolution, spike by spike: int64 (groups, T, C_in * taps, WORDS)."""
     channels, timesteps, _ = x.words.shape
     terms, tile = channels * kernel.taps, WORDS * WORD
-    lanes = _outputs(kernel, x.samples, x.height, x.width)
+    lanes = outputs(kernel, x.samples, x.height, x.width)
     tap = torch.arange(kernel.taps) * tile
     table = torch.where(lanes < 0, -1, lanes // tile * (timesteps * terms * tile) + tap + lanes % tile)
     prepare_clear(program, found)
     prepare_route(program, x.words, found, table, kernel.taps * tile, terms * tile)
-
-
-@lru_cache(maxsize=64)
-def _outputs(kernel: Kernel, samples: int, height: int, width: int) -> Tensor:
-    """For each place of all samples and each tap, the lane of the output that it meets, -1 for none: (N H W, taps)."""
-    down, across = kernel.output(height, width)
-    y = torch.arange(height)[:, None] + kernel.padding - torch.arange(kernel.height)  # (height, kernel height)
-    x = torch.arange(width)[:, None] + kernel.padding - torch.arange(kernel.width)
-    met_y, met_x = ((z >= 0) & (z % kernel.stride == 0) & (z // kernel.stride < size) for z, size in ((y, down), (x, across)))
-    lanes = (y // kernel.stride * across)[:, None, :, None] + (x // kernel.stride)[None, :, None, :]
-    lanes = torch.where(met_y[:, None, :, None] & met_x[None, :, None, :], lanes, -1).reshape(height * width, -1)
-    first = torch.arange(samples)[:, None, None] * (down * across)
-    return torch.where(lanes < 0, -1, lanes + first).flatten(0, 1)
-
-
-@lru_cache(maxsize=64)
-def _shifts(kernel: Kernel, samples: int, height: int, width: int, words: int) -> tuple[Tensor, Tensor]:
-    """For each tap, how far away in the row its input is, and where it lies inside of the map: (taps,) and (taps, words)."""
-    down, across = (torch.arange(side) - kernel.padding for side in (kernel.height, kernel.width))
-    offsets = (down[:, None] * width + across).flatten()
-    rows, columns = torch.arange(height), torch.arange(width)
-    inside_y = (rows + down[:, None] >= 0) & (rows + down[:, None] < height)
-    inside_x = (columns + across[:, None] >= 0) & (columns + across[:, None] < width)
-    inside = inside_y[:, None, :, None] & inside_x[None, :, None, :]  # (kernel height, kernel width, height, width)
-    lanes = torch.zeros(1, kernel.taps, words * WORD)
-    lanes[0, :, : samples * height * width] = inside.reshape(kernel.taps, 1, -1).expand(-1, samples, -1).flatten(1)
-    return offsets, pack_rows(lanes).words[:, 0].contiguous()

@@ -39,14 +39,14 @@ def _shifting(step: int, module: Any) -> None:
         with over(code, 0, width) as w:
             row.store(guard + w, words.load((c * timesteps + t) * width + w))
         with over(code, 0, groups) as g, over(code, 0, taps) as k:
-            found = _shifted(row, guard * WORD + g * (step * WORD) + offsets.load(k), step)
+            found = shifted(row, guard * WORD + g * (step * WORD) + offsets.load(k), step)
             tile = (g * group_tiles + t // each) * (channels * taps) + c * taps + k
             mask = masks.load((k * groups + g) * step, step)
             tiles.store(tile * WORDS + t % each * step, found & mask)
     code.ret_void()
 
 
-def _shifted(row: Memory, first: Value, count: int) -> Value:
+def shifted(row: Memory, first: Value, count: int) -> Value:
     """Read words that begin at any bit."""
     word, shift = first // WORD, first % WORD
     low, high = (row.load(word + i, count) for i in (0, 1))

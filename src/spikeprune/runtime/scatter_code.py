@@ -92,7 +92,7 @@ def _within(word: Value, place: Value, first: Value, last: Value) -> Value:
 
 
 @dataclass(frozen=True, eq=False)
-class _Code:
+class Writer:
     """The code of one convolution: its shape, arrays and numbers by name."""
 
     shape: Shape
@@ -108,7 +108,7 @@ def _convolution(shape: Shape, module: Any) -> None:
     weights, sums = ("i8", "i16") if shape.integer else ("f32", "f32")
     kinds = f"i32 i32 {weights} i8 f32 {sums} i32 f32 i32 {'f32' if shape.hard is None else 'i32'}"
     code, arrays, wholes = begin(module, kinds, len(WHOLES.split()))
-    to = _Code(shape, code, dict(zip(ARRAYS.split(), arrays, strict=True)), dict(zip(WHOLES.split(), wholes, strict=True)))
+    to = Writer(shape, code, dict(zip(ARRAYS.split(), arrays, strict=True)), dict(zip(WHOLES.split(), wholes, strict=True)))
     total, room = to["samples"] * to["timesteps"], to["slots"] * to["size"] * LANES
     if shape.hard is not None:
         fill(to.arrays["masks"], to["timesteps"] * to["words"] * LANES, LANES)
@@ -120,21 +120,21 @@ def _convolution(shape: Shape, module: Any) -> None:
             _scatter(to, block, group)
             first = group * to["slots"]
             with over(code, first, (first + to["slots"]).least(total)) as slot:
-                write = _pass if shape.hard is None else _fire
+                write = pass_on if shape.hard is None else fire
                 write(to, block, slot, (slot - first) * to["size"])
         if shape.hard is not None:
-            _turn(to, block)
+            turn(to, block)
     code.ret_void()
 
 
-def _scatter(to: _Code, block: Value, group: Value) -> None:
+def _scatter(to: Writer, block: Value, group: Value) -> None:
     """Write the sums of one group's planes: a channel's weights stay in registers while its events pass."""
     phases, kernel = to.shape.kernel.phases(), to.shape.kernel
     with over(to.code, 0, to["channels"]) as c:
         row = block * to["channels"] + c
         if to.shape.wide:
             with where(to.arrays["flushes"].load(row).compare("!=", 0)):
-                _flush(to)
+                flush(to)
         done = 0
         for f, taps in enumerate(phases):
             place = (group * to["channels"] + c) * len(phases) + f
@@ -145,7 +145,7 @@ def _scatter(to: _Code, block: Value, group: Value) -> None:
             done += len(taps)
 
 
-def _events(to: _Code, taps: list[tuple[int, int]], weights: list[Value], ends: tuple[Value, Value]) -> None:
+def _events(to: Writer, taps: list[tuple[int, int]], weights: list[Value], ends: tuple[Value, Value]) -> None:
     kernel, stride = to.shape.kernel, to.shape.kernel.stride
     if to.shape.integer:
         weights = [weight.wide("i16") for weight in weights]
@@ -157,7 +157,7 @@ def _events(to: _Code, taps: list[tuple[int, int]], weights: list[Value], ends: 
             sums.add(offset, weight)
 
 
-def _flush(to: _Code) -> None:
+def flush(to: Writer) -> None:
     """Write the move of all sums from 16 bits to 32."""
     sums, zero = to.arrays["sums"], constant(to.code, 0, "i16", LANES)
     with over(to.code, 0, to["slots"] * to["size"]) as i:
@@ -165,7 +165,7 @@ def _flush(to: _Code) -> None:
         sums.store(i * LANES, zero)
 
 
-def _fire(to: _Code, block: Value, slot: Value, base: Value) -> None:
+def fire(to: Writer, block: Value, slot: Value, base: Value) -> None:
     """Write the neurons of one slot, whose plane begins at a base: 32 channels of every place."""
     membrane, channels, first = to.arrays["membrane"], to["blocks"] * LANES, block * LANES
     places, sample, t = to["height"] * to["width"], slot // to["timesteps"], slot % to["timesteps"]
@@ -184,7 +184,7 @@ def _fire(to: _Code, block: Value, slot: Value, base: Value) -> None:
         masks.store(p, fires.bits("i32"))
 
 
-def _pass(to: _Code, block: Value, slot: Value, base: Value) -> None:
+def pass_on(to: Writer, block: Value, slot: Value, base: Value) -> None:
     """Write the currents of one slot, whose plane begins at a base: those of 32 channels, place by place, then turned."""
     channels, sample, t = to["blocks"] * LANES, slot // to["timesteps"], slot % to["timesteps"]
     cells, room = Cells.of_channels(to.arrays["table"], block * LANES, channels, False), to.arrays["membrane"]
@@ -219,7 +219,7 @@ def transposed(rows: list[Value]) -> list[Value]:
 
 
 @contextmanager
-def _sums(to: _Code, base: Value) -> Iterator[tuple[Value, Value]]:
+def _sums(to: Writer, base: Value) -> Iterator[tuple[Value, Value]]:
     """Write a loop over the places of a plane that begins at a base; its body is given the place and the sums of 32 channels."""
     with over(to.code, 0, to["height"]) as y, over(to.code, 0, to["width"]) as x:
         place = (base + to["origin"] + y * to["pitch"] + x) * LANES
@@ -231,7 +231,7 @@ def _sums(to: _Code, base: Value) -> Iterator[tuple[Value, Value]]:
         yield y * to["width"] + x, sums
 
 
-def _turn(to: _Code, block: Value) -> None:
+def turn(to: Writer, block: Value) -> None:
     """Write the spikes of 32 channels, a number for each place, as rows of bits, one for each channel."""
     with over(to.code, 0, to["timesteps"]) as t, over(to.code, 0, to["words"]) as w:
         masks = to.arrays["masks"].load((t * to["words"] + w) * LANES, LANES)

@@ -15,7 +15,6 @@ from torch import Tensor
 from spikeprune.errors import LayoutError, QuantizeError
 from spikeprune.runtime import sliced_code
 from spikeprune.runtime.bits import WORD
-from spikeprune.runtime.gather import _outputs, _shifts
 from spikeprune.runtime.integers import affine, check_weight
 from spikeprune.runtime.neurons import START, Neurons, constants, membrane_of
 from spikeprune.runtime.once import once
@@ -23,6 +22,7 @@ from spikeprune.runtime.planes import Kernel
 from spikeprune.runtime.program import Program, Room
 from spikeprune.runtime.sliced_code import Shape, Tiling, filled, tiling
 from spikeprune.runtime.spikes import SpikeMaps, lanes_of, needed
+from spikeprune.runtime.taps import outputs, shifts
 
 PLACES = 8  # of the digits of int8
 LEVELS = (3, 4, 5)  # of adders, among which a layer chooses
@@ -124,7 +124,8 @@ def run(x: SpikeMaps, layer: SlicedLayer) -> SpikeMaps:
         LayoutError: the input has another number of channels than the layer, is smaller than the kernel, or larger than one call takes.
 
     Example:
-        >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
+        >>> from spikeprune.runtime.taps import outputs, shifts
+    from spikeprune.runtime.spikes import pack_maps, unpack_maps
         >>> layer = pack(torch.tensor([[1, 1, 0]], dtype=torch.int8), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
         >>> x = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])  # two samples
         >>> unpack_maps(run(pack_maps(x.view(1, 2, 3)), layer)).flatten()
@@ -151,7 +152,8 @@ def prepare(program: Program, x: SpikeMaps, layer: SlicedLayer, membrane: Tensor
             takes; or the membrane has another shape.
 
     Example:
-        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.taps import outputs, shifts
+    from spikeprune.runtime.spikes import pack_maps
         >>> layer = pack(torch.ones(1, 1, dtype=torch.int8), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
         >>> program, x = Program(), pack_maps(torch.ones(1, 1, 1))
         >>> found = prepare(program, x, layer, rest(x, layer))
@@ -185,7 +187,8 @@ def rest(x: SpikeMaps, layer: SlicedLayer) -> Tensor:
         LayoutError: the layer does not fit the input.
 
     Example:
-        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.taps import outputs, shifts
+    from spikeprune.runtime.spikes import pack_maps
         >>> one = Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0, start=0.5)
         >>> rest(pack_maps(torch.ones(1, 2, 1)), pack(torch.ones(1, 1, dtype=torch.int8), one))[:, :2]
         tensor([[0.5000, 0.5000]])
@@ -281,7 +284,7 @@ def _entries(words: Tensor, count: int) -> tuple[Tensor, str]:
 def _shift(program: Program, x: SpikeMaps, kernel: Kernel, lay: Tiling, tiles: Room, part: tuple[int, int]) -> None:
     """Lay out the bits that each tap sees, where outputs are as many as inputs, of some groups."""
     (channels, timesteps, width), pitch = x.words.shape, filled(lay.groups, lay.near) * lay.step
-    offsets, masks = _shifts(kernel, x.samples, x.height, x.width, pitch)
+    offsets, masks = shifts(kernel, x.samples, x.height, x.width, pitch)
     guard = int(offsets.abs().max()) // WORD + 2
     row = Room("sliced row", guard + max(width, pitch) + guard, torch.int64)  # masks hide what is around the spikes
     sizes = (channels, timesteps, width, kernel.taps, part[0], filled(part[1], lay.near), pitch, lay.tiles, guard)
@@ -293,7 +296,7 @@ def _route(program: Program, x: SpikeMaps, kernel: Kernel, lay: Tiling, tiles: R
     channels, timesteps, width = x.words.shape
     if tiles.count >= 2**31 // WORD:
         raise LayoutError(f"{tiles.count} words of spikes are more than one call takes; give fewer samples at a time.")
-    lanes, lane, group = _outputs(kernel, x.samples, x.height, x.width), lay.step * WORD, tiles.count // part[1] * WORD
+    lanes, lane, group = outputs(kernel, x.samples, x.height, x.width), lay.step * WORD, tiles.count // part[1] * WORD
     table = torch.where(lanes < 0, -1, lanes // lane * group + lanes % lane + torch.arange(kernel.taps) * (lay.words * WORD))
     sizes = (channels, timesteps, width, kernel.taps, part[1], lay.tiles)
     program.add(sliced_code.routing(lay.words, lay.step), x.words, table.int(), tiles, *sizes)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from spikeprune.runtime.bits import WORD, put
-from spikeprune.runtime.gather_code import _shifted
+from spikeprune.runtime.gather_code import shifted
 from spikeprune.runtime.jit import Function, compiled
 from spikeprune.runtime.lanes import Memory, Value, Variable, begin, constant, fill, ones, over, variable, where
 from spikeprune.runtime.neurons import LANES, START, Cells
@@ -159,7 +159,7 @@ def _shifting(size: int, step: int, wide: int, module: Any) -> None:
             row.store(guard + w, words.load((c * timesteps + t) * width + w))
         with over(code, 0, count // wide) as g, over(code, 0, taps) as k:
             word, lanes = (first + g * wide) * step, wide * step
-            found = _shifted(row, (guard + word) * WORD + offsets.load(k), lanes) & masks.load(k * pitch + word, lanes)
+            found = shifted(row, (guard + word) * WORD + offsets.load(k), lanes) & masks.load(k * pitch + word, lanes)
             for i in range(wide):
                 tile = ((g * wide + i) * group_tiles + t // each) * rows + c * taps + k
                 tiles.store(tile * size + t % each * step, found.pick(found, range(i * step, i * step + step)))
