@@ -11,8 +11,7 @@ from spikeprune.engine.engine import Engine
 from spikeprune.engine.follow import make_plan
 from spikeprune.engine.grid import rounded_plan
 from spikeprune.engine.reference import given
-from spikeprune.errors import MissingExtra, PlanError
-from spikeprune.runtime import jit
+from spikeprune.errors import PlanError
 from spikeprune.view.model_view import ModelView, model_view
 
 
@@ -42,7 +41,7 @@ def compile(
         PlanError: the network does something that a plan has no word for; there is no such kernel or layer.
         QuantizeError: bits are out of range.
         LayoutError: `threads` is none.
-        MissingExtra: llvmlite is not installed.
+        MissingExtra: a kernel is asked for, and llvmlite is not installed. Without it torch runs everything, and `Engine.explain` says so.
 
     Example:
         >>> import torch
@@ -53,8 +52,6 @@ def compile(
         >>> torch.allclose(engine(x), net(x), atol=1e-6)
         True
     """
-    if not jit.available():
-        raise MissingExtra.of("llvmlite", "runtime", "compiled networks")
     view = _view(net, example)
     plan, x = make_plan(view), _tensor(view.example if example is None else example)
     if bits is not None:

@@ -14,10 +14,12 @@ from spikeprune.engine.attempt import DENSE
 from spikeprune.engine.build import Build, spiking
 from spikeprune.engine.choice import Choice, table
 from spikeprune.engine.kernels import KERNELS
+from spikeprune.engine.plain import Plain
 from spikeprune.engine.plan import Plan, Readout
 from spikeprune.engine.reference import Output, Reference, given
 from spikeprune.engine.stock import Fused, Stock
-from spikeprune.errors import LayoutError, PlanError
+from spikeprune.errors import LayoutError, MissingExtra, PlanError
+from spikeprune.runtime import jit
 
 KEPT = 4  # batch sizes whose buffers are kept, for each thread
 TIE = 1e-3
@@ -68,8 +70,8 @@ class Engine:
         self.plan, self.spikes, self.threads, self.choices = plan, frozenset(spikes), threads, list(choices)
         self._stock, self._kernels = Stock(plan), {choice.number: choice.kernel for choice in self.choices}
         self._lock, self._pool = threading.Lock(), ThreadPoolExecutor(threads) if threads > 1 else None
-        self._builds: list[OrderedDict[int, Build]] = [OrderedDict() for _ in range(threads)]
-        self._stream: Build | None = None
+        self._builds: list[OrderedDict[int, Build | Plain]] = [OrderedDict() for _ in range(threads)]
+        self._stream: Build | Plain | None = None
         self._next = 0
 
     @staticmethod
@@ -89,7 +91,8 @@ class Engine:
         value = given(plan, x)
         engine = Engine(plan, spiking(plan, value), (), threads)
         first = engine._chunks(value)[0]
-        build = Build(engine._stock, first, engine.spikes, wanted(engine._stock, kernel))
+        engine._kernels = wanted(engine._stock, kernel)
+        build = engine._built(first)
         engine._builds[0][engine._size(first)] = build
         engine.choices = list(build.choices.values())
         engine._kernels = {choice.number: choice.kernel for choice in engine.choices}
@@ -141,8 +144,8 @@ class Engine:
             raise LayoutError(f"a step takes (N, {', '.join(map(str, source.shape))}), but was given {tuple(x.shape)}.")
         value = _plain(x if source.time_axis is None else x.unsqueeze(0))
         with self._lock:
-            if self._stream is None:
-                self._stream = Build(self._stock, value, self.spikes, self._kernels, streams=True)
+            if self._stream is None or (self._next == 0 and self._stream.input.shape != value.shape):
+                self._stream = self._built(value, streams=True)
             if self._next == self.plan.timesteps:
                 raise LayoutError(f"all {self._next} timesteps have been; call reset() before the next batch.")
             if self._stream.input.shape != value.shape:
@@ -155,7 +158,9 @@ class Engine:
     def reset(self) -> None:
         """Forget the timesteps that `step` has seen."""
         with self._lock:
-            self._stream, self._next = None, 0
+            self._next = 0
+            if self._stream is not None:
+                self._stream.reset()
 
     def explain(self) -> str:
         """Tell each layer's kernel, how many of its inputs fired in the example, how many weights live, and what was predicted and measured."""
@@ -178,16 +183,21 @@ class Engine:
         flipped = worst > TIE
         return Agreement(float(worst[~flipped].max()) if not bool(flipped.all()) else 0.0, int(flipped.sum()), len(worst))
 
+    def _built(self, x: Tensor, *, streams: bool = False) -> Build | Plain:
+        if not jit.available():
+            return Plain(self.plan, x, streams=streams)
+        return Build(self._stock, x, self.spikes, self._kernels, streams=streams)
+
     def _run(self, slot: int, x: Tensor) -> list[Tensor]:
         builds, size = self._builds[slot], self._size(x)
         if size not in builds:
-            builds[size] = Build(self._stock, x, self.spikes, self._kernels)
+            builds[size] = self._built(x)
             while len(builds) > KEPT:
                 builds.popitem(last=False)
         builds.move_to_end(size)
         return self._answer(builds[size], x)
 
-    def _answer(self, build: Build, x: Tensor) -> list[Tensor]:
+    def _answer(self, build: Build | Plain, x: Tensor) -> list[Tensor]:
         build.input.copy_(x)
         build.run()
         if 0 in self.spikes and int(build.odd):
@@ -197,7 +207,7 @@ class Engine:
             )
         return [out.clone() for out in build.outputs]
 
-    def _stepped(self, build: Build, x: Tensor) -> list[Tensor]:
+    def _stepped(self, build: Build | Plain, x: Tensor) -> list[Tensor]:
         outputs = self._answer(build, x)
         first, self._next = self._next == 0, self._next + 1
         found = []
@@ -220,9 +230,12 @@ def wanted(stock: Stock, kernel: str | Mapping[str, str] | None) -> dict[int, st
 
     Raises:
         PlanError: there is no such kernel or layer, or a layer that is named has no native kernel at all.
+        MissingExtra: a kernel is asked for, and llvmlite is not installed.
     """
     if kernel is None:
         return {}
+    if not jit.available():
+        raise MissingExtra.of("llvmlite", "runtime", "a native kernel")
     layers = {number: stock.layer(number) for number in range(len(stock.plan.operations))}
     fused = {number: found for number, found in layers.items() if isinstance(found, Fused)}
     named = {"*": kernel} if isinstance(kernel, str) else dict(kernel)

@@ -71,7 +71,7 @@ class Reference:
         """Run all timesteps from rest, and give all values: (T, N, ...), or (N, ...) of those that are the same at all timesteps."""
         value = given(self.plan, x, self.dtype, x.device)
         self.reset()
-        return self._run(value, self.plan.timesteps)
+        return self.run(value, self.plan.timesteps)
 
     def step(self, x: Tensor) -> Output:
         """Run the next timestep; `reset` comes before the first of another batch.
@@ -94,7 +94,7 @@ class Reference:
             raise LayoutError(f"a step of the plan takes (N, {_listed(source.shape)}), but was given {tuple(x.shape)}.")
         if self._next == self.plan.timesteps:
             raise LayoutError(f"the plan has run all its {self._next} timesteps; call reset() before the next batch.")
-        values = self._run(x if source.time_axis is None else x.unsqueeze(0), 1)
+        values = self.run(x if source.time_axis is None else x.unsqueeze(0), 1)
         outputs = ((i, self._operations[i]) for i in self.plan.outputs)
         return _answer([self._share(values[i], op) for i, op in outputs])
 
@@ -127,7 +127,13 @@ class Reference:
         self._next += steps
 
     @torch.no_grad()
-    def _run(self, x: Tensor, steps: int) -> Values:
+    def run(self, x: Tensor, steps: int) -> Values:
+        """Run the next timesteps, from where those before ended, and give all values.
+
+        Args:
+            x: value 0, as `given` makes it, of these timesteps.
+            steps: how many.
+        """
         values = [x.to(self.dtype)]
         for number, op in enumerate(self._operations[1:], 1):
             values.append(self.one(number, [values[i] for i in op.inputs], steps))

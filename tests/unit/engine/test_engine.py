@@ -154,8 +154,13 @@ def test_steps_add_up_and_another_batch_needs_a_reset():
     with pytest.raises(LayoutError, match=r"all 4 timesteps have been; call reset\(\)"):
         engine.step(x[0])
     engine.reset()
-    again = engine.step(x[0])
-    assert torch.equal(again, steps[0])
+    again = [engine.step(frame) for frame in x]
+    assert all(torch.equal(one, other) for one, other in zip(again, steps, strict=True))
+    engine.reset()
+    single = [engine.step(frame[:1]) for frame in x]  # another batch size after a reset
+    assert all(torch.equal(one, other[:1]) for one, other in zip(single, steps, strict=True))
+    engine.reset()
+    engine.step(x[0])
     with pytest.raises(LayoutError, match="this step has 1 samples, and those before 3"):
         engine.step(x[1][:1])
 
@@ -220,10 +225,21 @@ def test_what_cannot_be_is_refused(call, error, told):
         call()
 
 
-def test_without_llvmlite_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("spikeprune.engine.compiling.jit.available", lambda: False)
-    with pytest.raises(MissingExtra, match="llvmlite"):
-        compile(deep(), images(1))
+def test_without_llvmlite_torch_runs_everything_and_it_says_so(monkeypatch):
+    net, x = Loop(), spikes(T, 3, 6)
+    batches = [x, spikes(T, 5, 6, seed=2)]
+    native = [compile(net, x)(batch) for batch in batches]
+    monkeypatch.setattr("spikeprune.runtime.jit.llvm", None)
+    engine = compile(net, x)
+    assert "llvmlite is not installed: pip install" in engine.explain()
+    for batch, wanted in zip(batches, native, strict=True):
+        torch.testing.assert_close(engine(batch), wanted, rtol=0, atol=1e-5)
+    steps = torch.stack([engine.step(frame) for frame in x])
+    assert torch.equal(steps, engine(x))
+    engine.reset()
+    assert torch.equal(engine.step(x[0]), steps[0])
+    with pytest.raises(MissingExtra, match="a native kernel needs llvmlite"):
+        compile(net, x, kernel="gather")
 
 
 def test_neurons_that_native_code_lacks_run_in_torch():
