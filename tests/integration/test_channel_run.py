@@ -79,3 +79,24 @@ def test_a_method_that_does_not_fit_the_pattern_is_refused_before_training(recip
     with pytest.raises(RecipeError, match=rf"prune\.pattern: {name} "):
         run(other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_blocks_of_a_recipe_live_and_die_whole(recipe, tmp_path):
+    file = tmp_path / "channels.toml"
+    chosen = [
+        "prune.pattern=block",
+        "method.name=magnitude",
+        "baselines=[]",
+        "net.width=0.125",
+        'prune.layers=["conv[345]"]',
+        "prune.epochs=0",
+    ]
+    done = run(load_recipe(str(file), chosen), tmp_path / "run")
+    assert {outcome.label for outcome in done.outcomes} == {"dense", "magnitude"}
+    masks = Masks.load(RunDir(tmp_path / "run").network("magnitude") / "masks.safetensors")
+    assert sorted(masks) == ["conv3", "conv4", "conv5"]
+    assert abs(masks.density - 0.5) < 0.01
+    for mask in masks.values():
+        assert 0 < mask.float().mean() < 1
+        blocks = mask.view(-1, min(32, len(mask)), *mask.shape[1:])
+        assert torch.equal(blocks.all(1), blocks.any(1))

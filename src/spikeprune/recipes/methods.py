@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from spikeprune.errors import RecipeError
 from spikeprune.kernel.allocate import Allocation, erdos_renyi, global_top_k, lamp, uniform, uniform_plus
-from spikeprune.kernel.patterns import Channel, Pattern, Unstructured, by_output
+from spikeprune.kernel.patterns import Block, Channel, Pattern, Unstructured, by_output
 from spikeprune.kernel.scores import by_mean, by_rank, per_input, per_output, per_weight, unit
 from spikeprune.methods import CQP, SCA, SET, SLAMP, SNIP, Activity, GradientOnly, Magnitude, Random, RigL, Slimming
 from spikeprune.methods.slamp import Gain, Steps, by_gradient, by_nearness, evenly, input_gain, peak_gain, trace_gain
@@ -20,7 +20,7 @@ NORMALIZE = {"max": unit, "mean": by_mean, "rank": by_rank}
 _TRAINED = "here from the trained network, where the paper starts from scratch"
 STEPS: dict[str, Steps] = {"gradient": by_gradient, "nearness": by_nearness, "even": evenly}
 GAINS: dict[str, Gain] = {"trace": trace_gain, "input": input_gain, "peak": peak_gain}
-PATTERNS: dict[str, Pattern] = {"unstructured": Unstructured(), "column": Channel(dim=1), "channel": Channel()}
+PATTERNS: dict[str, Pattern] = {"unstructured": Unstructured(), "column": Channel(dim=1), "channel": Channel(), "block": Block()}
 
 
 class MethodSpec(BaseModel):

@@ -103,7 +103,7 @@ class Prune(Training):
     """What every method of the run does alike: layers, targets, fine-tuning, calibration. The budget."""
 
     layers: list[str] = ["*"]
-    pattern: Literal["unstructured", "column", "channel"] = "unstructured"
+    pattern: Literal["unstructured", "column", "channel", "block"] = "unstructured"
     stages: list[float] = Field(min_length=1)
     epochs: int = Field(1, ge=0, le=LARGE, description="of fine-tuning after each stage")
     lr: float = Field(5e-4, gt=0)

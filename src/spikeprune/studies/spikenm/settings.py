@@ -55,7 +55,7 @@ class Settings:
 
 
 FULL = Settings(overrides=("net.timesteps=2", "train.epochs=4"))
-EVENTS = Settings()
+EVENTS = Settings(more=())
 QUICK = Settings(
     overrides=deep.QUICK,
     patterns=((2, 4),),
