@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from spikeprune.bench.command import bench
 from spikeprune.errors import RecipeError, SpikepruneError, StorageError
 from spikeprune.version import __version__
 
@@ -59,6 +60,9 @@ def _version(wanted: bool) -> None:
     if wanted:
         out.print(__version__)
         raise typer.Exit
+
+
+app.command()(bench)
 
 
 @app.callback()
