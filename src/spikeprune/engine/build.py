@@ -110,7 +110,7 @@ class Build:
         if held.bits is not None:
             return held
         if not self._is_bits(number):
-            x, odd = self.real(number), self.odd if number == 0 else None
+            x, odd = self.real(number), self.odd if self._given(number) else None
             if len(op.shape) == 1:
                 held.rows = self._now(lambda program: spikes.prepare_pack_rows(program, x, odd))
             else:
@@ -125,6 +125,11 @@ class Build:
         else:
             held.rows = self._now(self._bits(op.inputs[0]).as_rows)
         return held
+
+    def _given(self, number: int) -> bool:
+        """Whether a value is the input, perhaps in another shape."""
+        op = self.plan.operations[number]
+        return number == 0 or (isinstance(op, p.Reshape) and self._given(op.inputs[0]))
 
     def _fire(self, number: int, op: p.Neuron, held: Held) -> None:
         """Make the spikes of neurons: with the layer that feeds them, or of currents."""
@@ -219,6 +224,8 @@ class Build:
         if isinstance(op, p.Neuron) and isinstance(why := firing.native(op), str):
             self.choices[number] = Choice(number, op.name, "torch", note=why)
         given = [self.real(i) for i in op.inputs]
+        if isinstance(op, p.Reshape) and given[0].is_contiguous():
+            return given[0].view(*given[0].shape[: 1 + op.over_time], *op.shape)
         found = self._torch.one(number, given, self._timesteps).clone(memory_format=torch.contiguous_format)
         self.steps.then(lambda: void(found.copy_(self._torch.one(number, given, self._timesteps))))
         return found

@@ -41,8 +41,8 @@ class Reference:
     """
 
     def __init__(self, plan: p.Plan, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
-        self.plan, self.dtype = plan, dtype
-        self._operations = tuple(_cast(op, dtype, device) for op in plan.operations)
+        self.plan, self.dtype, self._device = plan, dtype, device
+        self._cast: dict[int, p.Operation] = {}
         self._streams = not any(isinstance(plan.operations[i], p.Readout) for op in plan.operations for i in op.inputs)
         self.reset()
 
@@ -95,7 +95,7 @@ class Reference:
         if self._next == self.plan.timesteps:
             raise LayoutError(f"the plan has run all its {self._next} timesteps; call reset() before the next batch.")
         values = self.run(x if source.time_axis is None else x.unsqueeze(0), 1)
-        outputs = ((i, self._operations[i]) for i in self.plan.outputs)
+        outputs = ((i, self.plan.operations[i]) for i in self.plan.outputs)
         return _answer([self._share(values[i], op) for i, op in outputs])
 
     def state(self, number: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +115,9 @@ class Reference:
             inputs: what it reads, (steps, N, ...) or (N, ...).
             steps: how many timesteps; `advance` moves on to those after.
         """
-        op = self._operations[number]
+        if number not in self._cast:  # an engine asks for few of them
+            self._cast[number] = _cast(self.plan.operations[number], self.dtype, self._device)
+        op = self._cast[number]
         if isinstance(op, p.Neuron):
             return self._fire(number, op, inputs[0], steps)
         if isinstance(op, p.Readout):
@@ -135,7 +137,7 @@ class Reference:
             steps: how many.
         """
         values = [x.to(self.dtype)]
-        for number, op in enumerate(self._operations[1:], 1):
+        for number, op in enumerate(self.plan.operations[1:], 1):
             values.append(self.one(number, [values[i] for i in op.inputs], steps))
         self.advance(steps)
         return values

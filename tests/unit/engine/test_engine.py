@@ -197,6 +197,25 @@ def test_events_that_are_counts_are_refused_by_an_engine_for_spikes():
     assert counted.choices[0].note == "its input is no spikes"
 
 
+def test_flattened_events_are_bits_and_counts_among_them_refused():
+    net = nn.Sequential(layer.Flatten(), layer.Linear(8, 5), neuron.IFNode(), layer.Linear(5, 3), neuron.IFNode())
+    functional.set_step_mode(net, "m")
+    x = spikes(T, 3, 2, 2, 2)
+    engine = compile(lively(net), x)
+    same(engine, x)
+    assert engine.choices[0].rate == pytest.approx(float(x.mean()), abs=1e-6)
+    assert next(iter(engine._builds[0].values())).steps.torch <= 1  # torch does no more than to stack what it returns
+    with pytest.raises(LayoutError, match="2 of 96 entries are neither 0 nor 1"):
+        engine(odd(x))
+
+
+def odd(x):
+    """Two entries that are no spikes."""
+    x = x.clone()
+    x[0, 0, 0, 0, 0], x[1, 2, 1, 1, 1] = 0.5, 3.0
+    return x
+
+
 def test_all_zeros_in_another_batch_do_not_make_real_inputs_spikes():
     engine = compile(Loop(), noise(T, 3, 6))
     same(engine, torch.zeros(T, 5, 6))
