@@ -95,8 +95,9 @@ def test_blocks_of_a_recipe_live_and_die_whole(recipe, tmp_path):
     assert {outcome.label for outcome in done.outcomes} == {"dense", "magnitude"}
     masks = Masks.load(RunDir(tmp_path / "run").network("magnitude") / "masks.safetensors")
     assert sorted(masks) == ["conv3", "conv4", "conv5"]
-    assert abs(masks.density - 0.5) < 0.01
+    alive, total = 0, 0
     for mask in masks.values():
-        assert 0 < mask.float().mean() < 1
         blocks = mask.view(-1, min(32, len(mask)), *mask.shape[1:])
         assert torch.equal(blocks.all(1), blocks.any(1))
+        alive, total = alive + int(blocks.any(1).sum()), total + blocks.any(1).numel()
+    assert alive == total // 2

@@ -124,8 +124,7 @@ def run(x: SpikeMaps, layer: GatherLayer) -> SpikeMaps:
             neurons.
 
     Example:
-        >>> from spikeprune.runtime.taps import outputs, shifts
-    from spikeprune.runtime.spikes import pack_maps, unpack_maps
+        >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
         >>> layer = pack(torch.tensor([[1.0, 1.0, 0.0]]), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
         >>> x = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])  # two samples
         >>> unpack_maps(run(pack_maps(x.view(1, 2, 3)), layer)).flatten()
@@ -152,8 +151,7 @@ def prepare(program: Program, x: SpikeMaps, layer: GatherLayer, membrane: Tensor
             or the membrane another shape.
 
     Example:
-        >>> from spikeprune.runtime.taps import outputs, shifts
-    from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.spikes import pack_maps
         >>> layer = pack(torch.ones(1, 1), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
         >>> program, x = Program(), pack_maps(torch.ones(1, 1, 1))
         >>> found = prepare(program, x, layer, rest(x, layer))
@@ -175,8 +173,7 @@ def rest(x: SpikeMaps, layer: GatherLayer) -> Tensor:
         LayoutError: the layer has no neurons, or does not fit the input.
 
     Example:
-        >>> from spikeprune.runtime.taps import outputs, shifts
-    from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.spikes import pack_maps
         >>> one = Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0, start=0.5)
         >>> rest(pack_maps(torch.ones(1, 2, 1)), pack(torch.ones(1, 1), one))[:, :2]
         tensor([[0.5000, 0.5000]])
@@ -193,8 +190,7 @@ def run_currents(x: SpikeMaps, layer: GatherLayer) -> Tensor:
         LayoutError: as of `run`, or the layer has neurons.
 
     Example:
-        >>> from spikeprune.runtime.taps import outputs, shifts
-    from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.spikes import pack_maps
         >>> run_currents(pack_maps(torch.tensor([[[1.0, 0.0, 1.0]]])), pack(torch.tensor([[1.0, 2.0, 4.0]]), None)).flatten()
         tensor([5.])
     """
@@ -208,8 +204,7 @@ def prepare_currents(program: Program, x: SpikeMaps, layer: GatherLayer) -> Tens
         LayoutError: as of `prepare`, or the layer has neurons.
 
     Example:
-        >>> from spikeprune.runtime.taps import outputs, shifts
-    from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.spikes import pack_maps
         >>> program, x = Program(), pack_maps(torch.zeros(1, 1, 2))
         >>> found = prepare_currents(program, x, pack(torch.tensor([[1.5, -1.0]]), None))
         >>> x.words[0] = 1

@@ -124,8 +124,7 @@ def run(x: SpikeMaps, layer: SlicedLayer) -> SpikeMaps:
         LayoutError: the input has another number of channels than the layer, is smaller than the kernel, or larger than one call takes.
 
     Example:
-        >>> from spikeprune.runtime.taps import outputs, shifts
-    from spikeprune.runtime.spikes import pack_maps, unpack_maps
+        >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
         >>> layer = pack(torch.tensor([[1, 1, 0]], dtype=torch.int8), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
         >>> x = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])  # two samples
         >>> unpack_maps(run(pack_maps(x.view(1, 2, 3)), layer)).flatten()
@@ -152,8 +151,7 @@ def prepare(program: Program, x: SpikeMaps, layer: SlicedLayer, membrane: Tensor
             takes; or the membrane has another shape.
 
     Example:
-        >>> from spikeprune.runtime.taps import outputs, shifts
-    from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.spikes import pack_maps
         >>> layer = pack(torch.ones(1, 1, dtype=torch.int8), Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0))
         >>> program, x = Program(), pack_maps(torch.ones(1, 1, 1))
         >>> found = prepare(program, x, layer, rest(x, layer))
@@ -187,8 +185,7 @@ def rest(x: SpikeMaps, layer: SlicedLayer) -> Tensor:
         LayoutError: the layer does not fit the input.
 
     Example:
-        >>> from spikeprune.runtime.taps import outputs, shifts
-    from spikeprune.runtime.spikes import pack_maps
+        >>> from spikeprune.runtime.spikes import pack_maps
         >>> one = Neurons.alike(1, decay=1.0, threshold=2.0, reset=2.0, start=0.5)
         >>> rest(pack_maps(torch.ones(1, 2, 1)), pack(torch.ones(1, 1, dtype=torch.int8), one))[:, :2]
         tensor([[0.5000, 0.5000]])
