@@ -12,6 +12,7 @@ from spikeprune.engine.follow import make_plan
 from spikeprune.engine.grid import rounded_plan
 from spikeprune.engine.reference import given
 from spikeprune.errors import PlanError
+from spikeprune.view.layer import check_weights
 from spikeprune.view.model_view import ModelView, model_view
 
 
@@ -30,15 +31,18 @@ def compile(
     tells which and why. The engine holds its own copy of the weights.
 
     Args:
-        net: the network, in evaluation mode from here on, or a view of it.
+        net: the network, or a view of it; it is compiled as it answers in evaluation mode, and left as it was. One that draws its input by
+            chance (Poisson coding) is given as a view, and the example as what was drawn.
         example: a batch as the network takes it, of the size that matters; its spike rates decide. None takes a view's own.
         bits: 2 to 8 rounds weights that spikes reach to so many bits, a step for each output channel; None leaves them: those that lie
             on a grid already (`quantize_`) are run as whole numbers, others in float32.
-        kernel: one for all layers that it takes, or by layer name, in place of measuring: "event rows", "scatter", "gather", "dense".
+        kernel: one for all layers that it takes, or by layer name: "event rows", "scatter", "block
+            scatter", "gather", "bit-sliced gather", "dense". Layers that are not named, or do not take it, are measured.
         threads: over how many to share the samples of a batch.
 
     Raises:
-        PlanError: the network does something that a plan has no word for; there is no such kernel or layer.
+        PlanError: the network does something that a plan has no word for, or draws its input; there is no such kernel or layer.
+        NonFinite: a weight is NaN or infinite.
         QuantizeError: bits are out of range.
         LayoutError: `threads` is none.
         MissingExtra: a kernel is asked for, and llvmlite is not installed. Without it torch runs everything, and `Engine.explain` says so.
@@ -53,7 +57,13 @@ def compile(
         True
     """
     view = _view(net, example)
+    check_weights(view.layers)
     plan, x = make_plan(view), _tensor(view.example if example is None else example)
+    if plan.input.drawn and tuple(x.shape[2:]) != plan.input.shape:
+        raise PlanError(
+            f"this network draws its input by chance, and an engine takes what was drawn: (T = {plan.timesteps}, N, ...) of 0 and 1. Give the "
+            "network as a view, compile(model_view(net, images), drawn), and call the engine with such."
+        )
     if bits is not None:
         plan = rounded_plan(plan, bits, spiking(plan, given(plan, x)))
     return Engine.tuned(plan, x, kernel, threads)
@@ -68,5 +78,7 @@ def _view(net: nn.Module | ModelView, example: Any) -> ModelView:
 
 
 def _tensor(example: Any) -> Tensor:
-    (x,) = (leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor))
-    return x
+    found = [leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
+    if len(found) != 1:
+        raise PlanError(f"the example must be one tensor, but holds {len(found)}.")
+    return found[0]

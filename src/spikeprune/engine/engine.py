@@ -31,8 +31,9 @@ class Agreement:
     """How far an engine is from its plan, run in float64 by torch.
 
     Attributes:
-        difference: the largest of any output of a sample that no flipped spike reached.
-        flipped: samples of which some output differs by a spike: where a charge lies at its threshold, rounding decides.
+        difference: the largest of any output of the other samples, as a share of the largest output, or of 1 if that is larger.
+        flipped: samples of which some output differs by more than a thousandth of the largest: by a spike, where a charge lies at its
+            threshold and rounding decides.
         samples: how many there were.
     """
 
@@ -94,7 +95,7 @@ class Engine:
         engine._kernels = wanted(engine._stock, kernel)
         build = engine._built(first)
         engine._builds[0][engine._size(first)] = build
-        engine.choices = list(build.choices.values())
+        engine.choices = sorted(build.choices.values(), key=lambda choice: choice.number)
         engine._kernels = {choice.number: choice.kernel for choice in engine.choices}
         return engine
 
@@ -143,6 +144,8 @@ class Engine:
         if tuple(x.shape[1:]) != source.shape or x.dim() != 1 + len(source.shape):
             raise LayoutError(f"a step takes (N, {', '.join(map(str, source.shape))}), but was given {tuple(x.shape)}.")
         value = _plain(x if source.time_axis is None else x.unsqueeze(0))
+        if 0 in self.spikes:  # before any membrane has moved
+            _refuse_odd(int(((value != 0) & (value != 1)).sum()), value)
         with self._lock:
             if self._stream is None or (self._next == 0 and self._stream.input.shape != value.shape):
                 self._stream = self._built(value, streams=True)
@@ -200,11 +203,8 @@ class Engine:
     def _answer(self, build: Build | Plain, x: Tensor) -> list[Tensor]:
         build.input.copy_(x)
         build.run()
-        if 0 in self.spikes and int(build.odd):
-            raise LayoutError(
-                f"{int(build.odd)} of {x.numel()} entries are neither 0 nor 1, but the engine was compiled for spikes. Compile it with an "
-                "example like this batch."
-            )
+        if 0 in self.spikes:
+            _refuse_odd(int(build.odd), x)
         return [out.clone() for out in build.outputs]
 
     def _stepped(self, build: Build | Plain, x: Tensor) -> list[Tensor]:
@@ -238,6 +238,8 @@ def wanted(stock: Stock, kernel: str | Mapping[str, str] | None) -> dict[int, st
         raise MissingExtra.of("llvmlite", "runtime", "a native kernel")
     layers = {number: stock.layer(number) for number in range(len(stock.plan.operations))}
     fused = {number: found for number, found in layers.items() if isinstance(found, Fused)}
+    if not isinstance(kernel, str | Mapping):
+        raise PlanError(f"kernel is {kernel!r}, but must be the name of one, or names by layer name.")
     named = {"*": kernel} if isinstance(kernel, str) else dict(kernel)
     for name, asked in named.items():
         if asked not in (*KERNELS, DENSE):
@@ -246,16 +248,20 @@ def wanted(stock: Stock, kernel: str | Mapping[str, str] | None) -> dict[int, st
             raise PlanError(
                 f"no native layer is named {name!r}; there are {', '.join(sorted({f.name for f in fused.values()}))}."
             )
-    found = {number: named.get(one.name) for number, one in fused.items()}
-    everywhere = named.get("*")
-    for number, one in fused.items():
-        if (
-            found[number] is None
-            and everywhere is not None
-            and (everywhere == DENSE or not KERNELS[everywhere].refuses(one.layer))
-        ):
-            found[number] = everywhere
-    return {number: one for number, one in found.items() if one is not None}
+    found: dict[int, str] = {}
+    for name, asked in sorted(named.items()):  # "*" is first, and gives way to names
+        numbers = [number for number, one in fused.items() if name in ("*", one.name)]
+        takes = [number for number in numbers if asked == DENSE or not KERNELS[asked].refuses(fused[number].layer)]
+        found |= dict.fromkeys(takes if takes or name == "*" else numbers, asked)
+    return found
+
+
+def _refuse_odd(count: int, x: Tensor) -> None:
+    if count:
+        raise LayoutError(
+            f"{count} of {x.numel()} entries are neither 0 nor 1, but the engine was compiled for spikes. Compile it with an example like "
+            "this batch."
+        )
 
 
 def _plain(x: Tensor) -> Tensor:
