@@ -197,8 +197,8 @@ def test_what_training_raises_comes_out_and_attributes_are_back():
 
 def test_trained_under_masks_of_the_zoo():
     """Real training of a pruned network: what is pruned stays zero at every T, and the loss falls at the last."""
-    parts = {"flat": nn.Flatten(), "fc": nn.Linear(6, 3, bias=False), "neuron": Neuron("if").build()}
     torch.manual_seed(0)
+    parts = {"flat": nn.Flatten(), "fc": nn.Linear(6, 3, bias=False), "neuron": Neuron("if").build()}
     view = model_view(SpikingNet(parts, image=(1, 2, 3), timesteps=T, coding="events"), spikes(T, N, 1, 2, 3))
     x, y = spikes(T, 8, 1, 2, 3, seed=1) * 2, torch.arange(8) % 3
     masks = prune(view, methods.Magnitude(), 0.5)
