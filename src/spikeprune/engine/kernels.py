@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spikeprune.errors import PlanError
 from spikeprune.runtime import block_scatter, event_rows, gather, scatter, sliced
+from spikeprune.runtime.gather_code import Tiling
 from spikeprune.runtime.neurons import Neurons
 from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
@@ -161,10 +162,18 @@ def _scatter_cycles(layer: Layer, work: Work) -> float:
     return work.rate * work.macs(layer) * (0.10 if layer.integer else 0.2) + 0.5 * sums + 0.05 * layer.weight.numel()
 
 
+def _gather_refuses(layer: Layer) -> str:
+    few = not layer.integer or layer.weight[0].numel() <= gather.TERMS
+    return "" if few else f"an output has more than {gather.TERMS:,} weights"
+
+
 def _gather_cycles(layer: Layer, work: Work) -> float:
-    filled = min(1.0, work.lanes * work.timesteps / 256)  # a tile has 256 lanes
+    """By living weights, each for all tiles; tiles are as wide as lanes and timesteps fill them."""
+    to = Tiling.of(work.lanes, work.timesteps)
+    vectors = to.lanes / 32 * (1 if layer.integer else 2)
     sums = work.samples * work.timesteps * work.places * layer.weight.shape[0]
-    return layer.density * work.macs(layer) * (0.045 if layer.integer else 0.09) / filled + 0.5 * sums
+    each = layer.density * layer.weight.numel() * (0.8 + 1.2 * vectors) + 6 * layer.weight[0].numel()
+    return to.groups * to.tiles * each + 0.5 * sums
 
 
 def _blocks_cycles(layer: Layer, work: Work) -> float:
@@ -232,7 +241,7 @@ KERNELS = {
             "block scatter", SpikeMaps, _blocks_refuses, _blocks_cycles, _blocks_pack,
             block_scatter.prepare, block_scatter.prepare_currents, block_scatter.rest,
         ),
-        Kernel("gather", SpikeMaps, _any, _gather_cycles, _gather_pack, gather.prepare, gather.prepare_currents, gather.rest, splits=True),
+        Kernel("gather", SpikeMaps, _gather_refuses, _gather_cycles, _gather_pack, gather.prepare, gather.prepare_currents, gather.rest, splits=True),
         Kernel("bit-sliced gather", SpikeMaps, _sliced_refuses, _sliced_cycles, _sliced_pack, sliced.prepare, _no_currents, sliced.rest, splits=True),
     )
 }  # fmt: skip

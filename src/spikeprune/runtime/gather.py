@@ -13,7 +13,7 @@ from torch import Tensor
 from spikeprune.errors import LayoutError
 from spikeprune.runtime import gather_code
 from spikeprune.runtime.bits import WORD
-from spikeprune.runtime.gather_code import WORDS, Shape
+from spikeprune.runtime.gather_code import Shape, Tiling
 from spikeprune.runtime.integers import SHORT, affine, check_weight
 from spikeprune.runtime.moves import prepare_clear, prepare_route
 from spikeprune.runtime.neurons import START, Neurons, check_neurons, constants, membrane_of
@@ -23,6 +23,7 @@ from spikeprune.runtime.program import Program, Room
 from spikeprune.runtime.spikes import SpikeMaps, lanes_of, needed
 from spikeprune.runtime.taps import outputs, shifts
 
+TERMS = 1 << 16  # inputs times taps that whole numbers can have
 DTYPES = {"i16": torch.int16, "i32": torch.int32, "f32": torch.float32}  # of `Shape.sums`
 
 
@@ -31,7 +32,8 @@ class GatherLayer:
     """A layer of sparse weights, and its neurons if it has any, made by `pack`.
 
     Attributes:
-        entries: int32 (weights that are not 0, 2), by output, then by term, which is channel * taps + tap; as `gather_code.layer` says.
+        entries: int16 or int32 (weights that are not 0, 2), by output, then by term, which is channel * taps + tap; as `gather_code.layer`
+            says.
         parts: int32, where the parts of rows begin.
         rows: int32 (C_out + 1,), where the rows begin in the parts.
         table: float32 (6, C_out), what `neurons.constants` gives.
@@ -70,23 +72,26 @@ def pack(
 
     Raises:
         QuantizeError: weight, scale or bias is of another dtype or shape.
-        LayoutError: the neurons are of another number of channels, or the kernel of a size that native code does not have.
+        LayoutError: the neurons are of another number of channels, or the kernel of a size that native code does not have; a weight of
+            whole numbers has more than 65,536 for an output.
         NonFinite: one of the tensors has NaN or infinity.
 
     Example:
         >>> one = Neurons.alike(1, decay=1.0, threshold=1.0, reset=1.0)
-        >>> pack(torch.tensor([[3, 0, -1]], dtype=torch.int8), one).entries.tolist()  # 3 and -1, twice in 32 bits
-        [[0, 196611], [2, -1]]
+        >>> pack(torch.tensor([[3, 0, -1]], dtype=torch.int8), one).entries.tolist()
+        [[0, 3], [2, -1]]
     """
     check_weight(weight, (2, 4))
+    if weight.dtype == torch.int8 and weight[0].numel() > TERMS:
+        raise LayoutError(f"an output has {weight[0].numel():,} whole numbers as weights, but {TERMS:,} are the most.")
     weight = weight.detach()
     height, width = weight.shape[2:] or (1, 1)
     kernel = Kernel(height, width, stride, padding)
     flat = weight.reshape(len(weight), -1)
     output, term = flat.nonzero(as_tuple=True)
     values, integer = flat[output, term], weight.dtype == torch.int8
-    words = (values.int() & 0xFFFF | values.int() << 16) if integer else values.view(torch.int32)
-    entries = torch.stack([term.int(), words], 1).contiguous()
+    words = [term.short(), values.short()] if integer else [term.int(), values.view(torch.int32)]
+    entries = torch.stack(words, 1).contiguous()
     counts = torch.bincount(output, minlength=len(weight))
     cuts = [bounds(row) if integer else [len(row)] for row in torch.split(values, counts.tolist())]
     parts = torch.tensor([0, *(end for row in cuts for end in row)])
@@ -160,7 +165,7 @@ def prepare(program: Program, x: SpikeMaps, layer: GatherLayer, membrane: Tensor
     """
     check_neurons(layer.shape.hard, wanted=True)
     height, width = _output(x, layer)
-    out = torch.empty(len(layer.rows) - 1, x.words.shape[1], needed(x.samples * height * width), dtype=torch.int64)
+    out = torch.zeros(len(layer.rows) - 1, x.words.shape[1], needed(x.samples * height * width), dtype=torch.int64)
     v = membrane_of(membrane, partial(rest, x, layer), Room("gather membrane", 0, torch.float32))
     _add(program, x, layer, replace(layer.shape, kept=membrane is not None), (v, out))
     return SpikeMaps(out, x.samples, height, width)
@@ -229,38 +234,44 @@ def _add(program: Program, x: SpikeMaps, layer: GatherLayer, shape: Shape, last:
     """Add the calls, of which the last one is given membranes and the output as its last arrays."""
     channels, timesteps, _ = x.words.shape
     height, width = _output(x, layer)
-    words = needed(x.samples * height * width)
+    lanes, terms = x.samples * height * width, channels * layer.kernel.taps
     alike = layer.kernel.stride == 1 and (height, width) == (x.height, x.width)
-    step = min(WORDS, 1 << (words - 1).bit_length()) if alike else WORDS  # words of a timestep in a tile
-    groups, tiles, terms = -(-words // step), -(-timesteps * step // WORDS), channels * layer.kernel.taps
-    found = Room("gather tiles", groups * tiles * terms * WORDS, torch.int64)
-    if alike:
-        _shift(program, x, layer.kernel, (groups, tiles, step), found)
-    else:
-        _route(program, x, layer.kernel, found)
-    sums = Room("gather sums", tiles * WORDS * WORD, DTYPES[layer.shape.sums])
-    valid = lanes_of(x.samples * height * width)
-    arrays = (found, layer.entries, layer.parts, layer.rows, layer.table, valid, sums, *last)
-    sizes = (len(layer.rows) - 1, terms, groups, tiles, timesteps, words, step, x.samples, height * width)
-    program.add(gather_code.layer(shape), *arrays, *sizes)
+    to = Tiling.of(lanes, timesteps, alone=not alike)
+    found = Room("gather tiles", -(-to.groups * to.tiles * terms * to.lanes // WORD), torch.int64)
+    (_route if not alike else _fold if to.field < WORD else _shift)(program, x, layer.kernel, to, found)
+    sums = Room("gather sums", to.tiles * to.lanes, DTYPES[layer.shape.sums])
+    arrays = (found, layer.entries, layer.parts, layer.rows, layer.table, lanes_of(lanes), sums, *last)
+    sizes = (len(layer.rows) - 1, terms, to.groups, to.tiles, timesteps, needed(lanes), x.samples, height * width)
+    program.add(gather_code.layer(replace(shape, lanes=to.lanes, field=to.field)), *arrays, *sizes)
 
 
-def _shift(program: Program, x: SpikeMaps, kernel: Kernel, parts: tuple[int, int, int], found: Room) -> None:
-    """Lay out the bits that each tap sees, where outputs are as many as inputs: int64 (groups, tiles, C_in * taps, WORDS)."""
-    (groups, tiles, step), (channels, timesteps, width), taps = parts, x.words.shape, kernel.taps
-    offsets, masks = shifts(kernel, x.samples, x.height, x.width, groups * step)
-    guard = int(offsets.abs().max()) // WORD + 2 + max(groups * step - width, 0)
+def _shift(program: Program, x: SpikeMaps, kernel: Kernel, to: Tiling, found: Room) -> None:
+    """Lay out the bits that each tap sees, where outputs are as many as inputs."""
+    (channels, timesteps, width), taps = x.words.shape, kernel.taps
+    filled = to.groups * to.field // WORD
+    offsets, masks = shifts(kernel, x.samples, x.height, x.width, filled)
+    guard = int(offsets.abs().max()) // WORD + 2 + max(filled - width, 0)
     row = torch.zeros(2 * guard + width, dtype=torch.int64)  # what guards the row is never written, and stays 0
-    sizes = (channels, timesteps, width, taps, groups, tiles, guard)
-    program.add(gather_code.shifting(step), x.words, offsets, masks, row, found, *sizes)
+    sizes = (channels, timesteps, width, taps, to.groups, to.tiles, guard)
+    program.add(gather_code.shifting(to), x.words, offsets, masks, row, found, *sizes)
 
 
-def _route(program: Program, x: SpikeMaps, kernel: Kernel, found: Room) -> None:
-    """Lay out the bits that each tap sees, of any convolution, spike by spike: int64 (groups, T, C_in * taps, WORDS)."""
-    channels, timesteps, _ = x.words.shape
-    terms, tile = channels * kernel.taps, WORDS * WORD
+def _fold(program: Program, x: SpikeMaps, kernel: Kernel, to: Tiling, found: Room) -> None:
+    """Do the same where a timestep is less than a word: those of a tile lie in a row before its taps are read, at once."""
+    offsets, one = shifts(kernel, x.samples, x.height, x.width, 1)
+    places = torch.arange(0, min(to.lanes, WORD), to.field)
+    masks = (one << places).sum(1, keepdim=True).repeat(1, to.words)  # no two of these numbers have a bit in common
+    guard = int(offsets.abs().max()) // WORD + 2
+    row = torch.zeros(2 * guard + to.words, dtype=torch.int64)
+    sizes = (*x.words.shape[:2], kernel.taps, to.tiles, guard)
+    program.add(gather_code.folding(to), x.words, offsets, masks, row, found, *sizes)
+
+
+def _route(program: Program, x: SpikeMaps, kernel: Kernel, to: Tiling, found: Room) -> None:
+    """Lay out the bits that each tap sees, of any convolution, spike by spike."""
+    tile = len(x.words) * kernel.taps * to.lanes
     lanes = outputs(kernel, x.samples, x.height, x.width)
-    tap = torch.arange(kernel.taps) * tile
-    table = torch.where(lanes < 0, -1, lanes // tile * (timesteps * terms * tile) + tap + lanes % tile)
+    tap = torch.arange(kernel.taps) * to.lanes
+    table = torch.where(lanes < 0, -1, lanes // to.field * (to.tiles * tile) + tap + lanes % to.field)
     prepare_clear(program, found)
-    prepare_route(program, x.words, found, table, kernel.taps * tile, terms * tile)
+    prepare_route(program, x.words, found, table, kernel.taps * to.lanes, to.field if to.tiles == 1 else tile)

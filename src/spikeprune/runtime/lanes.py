@@ -101,6 +101,14 @@ class Value:
         """Turn into a wider whole number, zeros in front."""
         return Value(self.code, self.code.zext(self.raw, kind(name)))
 
+    def narrow(self, name: str) -> "Value":
+        """Keep the low bits of a whole number."""
+        return Value(self.code, self.code.trunc(self.raw, kind(name)))
+
+    def part(self, lane: int) -> "Value":
+        """Take one lane of a vector."""
+        return Value(self.code, self.code.extract_element(self.raw, kind("i32")(lane)))
+
     def bits(self, name: str, lanes: int = 0) -> "Value":
         """Read the same bits as another type: lane i of i1 is bit i of a number."""
         return Value(self.code, self.code.bitcast(self.raw, kind(name, lanes)))

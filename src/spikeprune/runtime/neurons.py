@@ -192,7 +192,7 @@ def fire(sums: Tensor, neurons: Neurons, scale: Tensor, bias: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """The constants of LANES neurons in registers of code being written.
+    """The constants of some neurons in registers of code being written.
 
     Attributes:
         rows: SCALE to START, float32 vectors, or numbers alike for all lanes.
@@ -208,9 +208,9 @@ class Cells:
         return Cells(tuple(table.load(channels * row + first, LANES) for row in range(6)), hard)
 
     @staticmethod
-    def of_channel(table: Memory, channel: Value, channels: Value, hard: bool) -> "Cells":
+    def of_channel(table: Memory, channel: Value, channels: Value, hard: bool, lanes: int = LANES) -> "Cells":
         """Load those of one channel into every lane."""
-        return Cells(tuple(table.load(channels * row + channel).everywhere(LANES) for row in range(6)), hard)
+        return Cells(tuple(table.load(channels * row + channel).everywhere(lanes) for row in range(6)), hard)
 
     def current(self, sums: Value) -> Value:
         """Write x[t] of sums, int32 or float32."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from programs import run_again, runs_each
 from spikeprune.errors import LayoutError, NonFinite, QuantizeError
 from spikeprune.runtime import gather, jit, reference, scatter
+from spikeprune.runtime.gather_code import Tiling
 from spikeprune.runtime.integers import affine
 from spikeprune.runtime.neurons import Neurons
 from spikeprune.runtime.program import Program
@@ -134,6 +135,45 @@ def test_gather_of_a_linear_layer(samples, integer):
     parts, x = layer((17, 90), integer=integer, density=0.1), random(3, samples, 90)
     found = unpack_maps(gather.run(pack_maps(x), gather.pack(*parts)))
     assert torch.equal(found.flatten(2), reference.linear(x, *parts))
+
+
+@pytest.mark.parametrize("integer", [True, False])
+@pytest.mark.parametrize("padding", [0, 1], ids=["other places", "same places"])
+@pytest.mark.parametrize("timesteps", [1, 3, 4, 20, 70])
+@pytest.mark.parametrize(("side", "samples"), [(2, 1), (3, 1), (4, 1), (2, 7), (5, 2), (8, 1), (9, 2), (16, 1)])
+def test_tiles_of_gather_of_every_width(side, samples, timesteps, padding, integer):
+    x, shape = random(timesteps, samples, 3, side, side), (5, 3, 2 + padding, 2 + padding)
+    parts = layer(shape, integer=integer)
+    packed, maps = gather.pack(*parts, padding=padding), pack_maps(x)
+    expected = reference.conv2d(x, *parts, padding=padding)
+    assert torch.equal(gather.run(maps, packed).words, pack_maps(expected).words)
+    weight, _, scale, bias = parts
+    currents = gather.run_currents(maps, gather.pack(weight, None, scale, bias, padding=padding))
+    assert torch.equal(currents, expected_currents(x, weight, scale, bias, {"padding": padding}))
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 5, 64, 65, 256, 257, 1000])
+@pytest.mark.parametrize("timesteps", [1, 2, 4, 5, 16, 100])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_tiling_holds_every_lane_and_timestep_once(lanes, timesteps, alone):
+    to = Tiling.of(lanes, timesteps, alone=alone)
+    assert to.field <= to.lanes <= 256
+    assert to.lanes % to.field == 0
+    assert to.lanes >= 16
+    assert to.groups * to.field >= lanes > (to.groups - 1) * to.field
+    assert to.tiles * to.each >= timesteps > (to.tiles - 1) * to.each
+    assert not alone or to.tiles in (1, timesteps)
+
+
+def test_more_weights_of_an_output_than_16_bits_number_are_refused():
+    most = torch.ones(1, gather.TERMS, dtype=torch.int8)
+    one = Neurons.alike(1, decay=1.0, threshold=float(gather.TERMS), reset=0.0)
+    x = torch.ones(1, 1, gather.TERMS)
+    assert unpack_maps(gather.run(pack_maps(x), gather.pack(most, one))).item() == 1
+    x[..., -1] = 0
+    assert unpack_maps(gather.run(pack_maps(x), gather.pack(most, one))).item() == 0
+    with pytest.raises(LayoutError, match="an output has 65,537 whole numbers as weights, but 65,536 are the most"):
+        gather.pack(torch.ones(1, gather.TERMS + 1, dtype=torch.int8), one)
 
 
 def test_rows_of_gather_are_cut_where_sums_could_leave_16_bits():
