@@ -153,7 +153,7 @@ def _written(write: Callable[[Any], None]) -> Any:
 
 
 def _only(module: Any) -> Any:
-    (function,) = (f for f in module.functions if not f.is_declaration)
+    (function,) = (f for f in module.functions if not f.is_declaration and f.linkage != "internal")
     return function
 
 

@@ -244,6 +244,29 @@ def begin(module: Any, arrays: str, wholes: int) -> tuple[Any, list[Memory], lis
     return code, found, [Value(code, argument) for argument in function.args[len(names) :]]
 
 
+@contextmanager
+def apart(code: Any, *given: Memory | Value) -> Iterator[list[Any]]:
+    """Write a function of its own and a call of it; its body is what is written meanwhile, handed what is given.
+
+    What is inside has all registers to itself. In one long function, addresses and bounds lie on the stack, and a processor that has just
+    written sums waits to see that these are not the same place.
+    """
+    kinds = [one.address.type if isinstance(one, Memory) else one.raw.type for one in given]
+    module = code.module
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), module.get_unique_name("apart"))
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    inside = ir.IRBuilder(function.append_basic_block("entry"))
+    found: list[Memory | Value] = []
+    for one, argument in zip(given, function.args, strict=True):
+        if isinstance(one, Memory):
+            argument.add_attribute("noalias")
+        found.append(Memory(inside, argument, one.name) if isinstance(one, Memory) else Value(inside, argument))
+    yield found
+    inside.ret_void()
+    code.call(function, [one.address if isinstance(one, Memory) else one.raw for one in given])
+
+
 def fill(target: Memory, count: Value, lanes: int) -> None:
     """Put zeros into so many elements, a multiple of the lanes."""
     zero = constant(target.code, 0, target.name, lanes)

@@ -31,7 +31,7 @@ class ScatterLayer:
 
     Attributes:
         weights: int8 or float32 (blocks of 32 outputs, C_in, taps phase by phase, 32).
-        flushes: int8 (blocks, C_in), 1 where sums are moved to 32 bits before this channel.
+        cuts: int32 (blocks, runs + 1), where the runs of channels begin, between which sums are moved to 32 bits, and C_in.
         table: float32 (6, blocks * 32), what `neurons.constants` gives.
         kernel: the shape of the convolution.
         hard: which reset; None for a layer without neurons.
@@ -39,7 +39,7 @@ class ScatterLayer:
     """
 
     weights: Tensor
-    flushes: Tensor
+    cuts: Tensor
     table: Tensor
     kernel: Kernel
     hard: bool | None
@@ -83,7 +83,7 @@ def pack(
     order = [tap for phase in kernel.phases() for tap in phase]
     weights = torch.stack([filled[..., y, x] for y, x in order], -1).permute(0, 2, 3, 1).contiguous()
     table = constants(neurons, *affine(weight, scale, bias), blocks * LANES)
-    return ScatterLayer(weights, flushes(weights), table, kernel, None if neurons is None else neurons.hard, len(weight))
+    return ScatterLayer(weights, cuts(flushes(weights)), table, kernel, None if neurons is None else neurons.hard, len(weight))
 
 
 def flushes(weights: Tensor) -> Tensor:
@@ -110,6 +110,19 @@ def flushes(weights: Tensor) -> Tensor:
         high[over], low[over] = up[over, c], down[over, c]
         found[:, c] = over
     return found
+
+
+def cuts(flushes: Tensor) -> Tensor:
+    """Turn what `flushes` gives into runs: int32 (blocks, runs + 1); a block that has fewer has empty ones.
+
+    Example:
+        >>> cuts(torch.tensor([[0, 0, 1, 0], [0, 0, 0, 0]]))
+        tensor([[0, 2, 4],
+                [0, 4, 4]], dtype=torch.int32)
+    """
+    channels, most = flushes.shape[1], int(flushes.sum(1).max())
+    places = torch.where(flushes != 0, torch.arange(channels), channels).sort(1).values[:, :most]
+    return F.pad(F.pad(places, (1, 0)), (0, 1), value=channels).int().contiguous()
 
 
 def run(x: SpikeMaps, layer: ScatterLayer) -> SpikeMaps:
@@ -230,7 +243,7 @@ def _plane(x: SpikeMaps, layer: ScatterLayer) -> Plane:
 def _add(program: Program, x: SpikeMaps, layer: ScatterLayer, to: Plane, last: tuple[Tensor | Room, ...], *, kept: bool) -> None:
     """Add the calls, of which the second is given membranes, masks and the output as its last arrays."""
     timesteps, (blocks, channels) = x.words.shape[1], layer.weights.shape[:2]
-    integer, wide = layer.weights.dtype == torch.int8, bool(layer.flushes.any())
+    integer, wide = layer.weights.dtype == torch.int8, layer.cuts.shape[1] > 2
     size = ROOM // (to.size * LANES * (2 if integer else 4))
     slots = max(1, min(size, x.samples * timesteps))
     events, firsts = _list(program, x, to, slots)
@@ -238,8 +251,21 @@ def _add(program: Program, x: SpikeMaps, layer: ScatterLayer, to: Plane, last: t
     sums = _room("sums", count, torch.int16 if integer else torch.float32), _room("wide", count if wide else 0, torch.int32)
     shape = Shape(replace(layer.kernel, padding=0), integer, wide, layer.hard, kept)
     words = 2 * needed(x.samples * to.height * to.width)
-    sizes = (channels, blocks, x.samples, timesteps, slots, to.size, to.pitch, to.height, to.width, to.origin, words)
-    arrays = (events, firsts, layer.weights, layer.flushes, layer.table, *sums, *last)
+    sizes = (
+        channels,
+        layer.cuts.shape[1] - 1,
+        blocks,
+        x.samples,
+        timesteps,
+        slots,
+        to.size,
+        to.pitch,
+        to.height,
+        to.width,
+        to.origin,
+        words,
+    )
+    arrays = (events, firsts, layer.weights, layer.cuts, layer.table, *sums, *last)
     program.add(scatter_code.convolution(shape), *arrays, *sizes)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from spikeprune.runtime.bits import WORD
 from spikeprune.runtime.jit import Function, compiled
-from spikeprune.runtime.lanes import Memory, Value, begin, constant, fill, ones, over, variable, where
+from spikeprune.runtime.lanes import Memory, Value, apart, begin, constant, fill, ones, over, variable, where
 from spikeprune.runtime.neurons import LANES, START, Cells
 from spikeprune.runtime.planes import Kernel, reach
 
-ARRAYS = "events starts weights flushes table sums wide membrane masks out"
+ARRAYS = "events starts weights cuts table sums wide membrane masks out"
 TILE = 16  # places and channels that are turned at a time
-WHOLES = "channels blocks samples timesteps slots size pitch height width origin words"
+WHOLES = "channels runs blocks samples timesteps slots size pitch height width origin words"
 
 
 def listing() -> Function:
@@ -53,7 +53,8 @@ def convolution(shape: Shape) -> Function:
 
         events, firsts  as of `listing`
         weights         int8 or float32 (blocks, channels, taps phase by phase, 32)
-        flushes         int8 (blocks, channels), 1 where 16 bits might overflow if sums were not moved before this channel
+        cuts            int32 (blocks, runs + 1), where the runs of channels begin, and their end: between two of them, sums are moved from
+                        16 bits to 32; one run if not `wide`
         table           float32 (6, blocks * 32), of the neurons
         sums, wide      room of one group: slots * size * 32, int16 or float32; int32, unused if not `wide`
         membrane        room for height * width * 32 float32; (blocks, samples, height * width, 32) if kept
@@ -106,7 +107,7 @@ class Writer:
 
 def _convolution(shape: Shape, module: Any) -> None:
     weights, sums = ("i8", "i16") if shape.integer else ("f32", "f32")
-    kinds = f"i32 i32 {weights} i8 f32 {sums} i32 f32 i32 {'f32' if shape.hard is None else 'i32'}"
+    kinds = f"i32 i32 {weights} i32 f32 {sums} i32 f32 i32 {'f32' if shape.hard is None else 'i32'}"
     code, arrays, wholes = begin(module, kinds, len(WHOLES.split()))
     to = Writer(shape, code, dict(zip(ARRAYS.split(), arrays, strict=True)), dict(zip(WHOLES.split(), wholes, strict=True)))
     total, room = to["samples"] * to["timesteps"], to["slots"] * to["size"] * LANES
@@ -128,20 +129,31 @@ def _convolution(shape: Shape, module: Any) -> None:
 
 
 def _scatter(to: Writer, block: Value, group: Value) -> None:
-    """Write the sums of one group's planes: a channel's weights stay in registers while its events pass."""
-    phases, kernel = to.shape.kernel.phases(), to.shape.kernel
-    with over(to.code, 0, to["channels"]) as c:
-        row = block * to["channels"] + c
+    """Write the sums of one group's planes, run by run."""
+    starts = to.arrays["starts"].at(group * to["channels"] * len(to.shape.kernel.phases()))
+    weights = to.arrays["weights"].at(block * to["channels"] * (to.shape.kernel.taps * LANES))
+    with over(to.code, 0, to["runs"]) as run:
+        cut = block * (to["runs"] + 1) + run
+        ends = [to.arrays["cuts"].load(at).wide("i64") for at in (cut, cut + 1)]
         if to.shape.wide:
-            with where(to.arrays["flushes"].load(row).compare("!=", 0)):
+            with where(run.compare(">", 0)), where(ends[0].compare("<", ends[1])):
                 flush(to)
+        with apart(to.code, to.arrays["events"], starts, weights, to.arrays["sums"], to["pitch"], *ends) as given:
+            arrays = dict(zip(("events", "starts", "weights", "sums"), given[:4], strict=True))
+            _channels(Writer(to.shape, given[0].code, arrays, {"pitch": given[4]}), *given[5:])
+
+
+def _channels(to: Writer, first: Value, last: Value) -> None:
+    """Write the sums of some channels: the weights of one stay in registers while its events pass."""
+    phases, kernel = to.shape.kernel.phases(), to.shape.kernel
+    with over(to.code, first, last) as c:
         done = 0
         for f, taps in enumerate(phases):
-            place = (group * to["channels"] + c) * len(phases) + f
-            first, last = (to.arrays["starts"].load(at).wide("i64") for at in (place, place + 1))
-            with where(first.compare("<", last)):
-                weights = to.arrays["weights"].at((row * kernel.taps + done) * LANES)
-                _events(to, taps, [weights.load(row.of(q * LANES), LANES) for q in range(len(taps))], (first, last))
+            place = c * len(phases) + f
+            begins, ends = (to.arrays["starts"].load(at).wide("i64") for at in (place, place + 1))
+            with where(begins.compare("<", ends)):
+                weights = to.arrays["weights"].at((c * kernel.taps + done) * LANES)
+                _events(to, taps, [weights.load(c.of(q * LANES), LANES) for q in range(len(taps))], (begins, ends))
             done += len(taps)
 
 
