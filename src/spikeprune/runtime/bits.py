@@ -40,6 +40,11 @@ def clear() -> Function:
     return compiled("clear bits", _clear)
 
 
+def copy() -> Function:
+    """Compile f(words, out, rows, pitch, width): the first words of each row of int64 (rows, pitch) become a row of int64 (rows, width)."""
+    return compiled("copy bits", _copy)
+
+
 def unpack() -> Function:
     """Compile f(words, x, rows, count, width), which writes 0 and 1 into x; see `pack`."""
     return compiled("unpack bits", _unpack)
@@ -89,6 +94,13 @@ def _pack(module: Any) -> None:
             with over(code, count - count % WORD, count) as i:
                 last.put(last.value | source.load(i).compare("!=", 0.0).zero_extended("i64") << i % WORD)
             target.store(count // WORD, last.value)
+    code.ret_void()
+
+
+def _copy(module: Any) -> None:
+    code, (words, out), (rows, pitch, width) = begin(module, "i64 i64", 3)
+    with over(code, 0, rows) as r, over(code, 0, width) as w:
+        out.store(r * width + w, words.load(r * pitch + w))
     code.ret_void()
 
 

@@ -1,9 +1,10 @@
-"""Spikes sent elsewhere bit by bit: pooled, flattened, spread, and told where one of two has one.
+"""Spikes sent elsewhere bit by bit: pooled, flattened, spread, and put side by side.
 
 Each has a form that puts itself at the end of a program, reads what its input holds whenever that runs, and returns what holds the
 result afterwards.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -17,11 +18,11 @@ from spikeprune.runtime.program import Program, Room
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows, needed
 
 
-def max_pool(maps: SpikeMaps, size: int, stride: int | None = None) -> SpikeMaps:
-    """Give a spike wherever there is one in a window of size x size; windows that reach over the border are left out.
+def max_pool(maps: SpikeMaps, size: int, stride: int | None = None, padding: int = 0) -> SpikeMaps:
+    """Give a spike wherever there is one in a window of size x size; windows that reach over the far border are left out.
 
     Raises:
-        LayoutError: the window is larger than the map.
+        LayoutError: the window is larger than the map with its padding, or the padding more than half a window.
 
     Example:
         >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
@@ -29,14 +30,14 @@ def max_pool(maps: SpikeMaps, size: int, stride: int | None = None) -> SpikeMaps
         tensor([[[[[1., 0.],
                    [0., 1.]]]]])
     """
-    return once(prepare_max_pool, maps, size, stride)
+    return once(prepare_max_pool, maps, size, stride, padding)
 
 
-def prepare_max_pool(program: Program, maps: SpikeMaps, size: int, stride: int | None = None) -> SpikeMaps:
+def prepare_max_pool(program: Program, maps: SpikeMaps, size: int, stride: int | None = None, padding: int = 0) -> SpikeMaps:
     """Put at the end of a program what `max_pool` does.
 
     Raises:
-        LayoutError: the window is larger than the map.
+        LayoutError: the window is larger than the map with its padding, or the padding more than half a window.
 
     Example:
         >>> from spikeprune.runtime.spikes import pack_maps
@@ -48,19 +49,69 @@ def prepare_max_pool(program: Program, maps: SpikeMaps, size: int, stride: int |
         tensor([[[8]]])
     """
     stride = size if stride is None else stride
-    if not (1 <= size <= min(maps.height, maps.width) and stride >= 1):
-        raise LayoutError(f"windows of {size} every {stride} do not fit maps of {maps.height} x {maps.width}.")
-    height, width = ((side - size) // stride + 1 for side in (maps.height, maps.width))
+    if not (1 <= size <= min(maps.height, maps.width) + 2 * padding and stride >= 1 and 0 <= 2 * padding <= size):
+        raise LayoutError(
+            f"windows of {size} every {stride}, padded by {padding}, do not fit maps of {maps.height} x {maps.width}."
+        )
+    height, width = ((side + 2 * padding - size) // stride + 1 for side in (maps.height, maps.width))
     c, t, _ = maps.words.shape
     words = torch.zeros(c, t, needed(maps.samples * height * width), dtype=torch.int64)
-    if size == stride == 2 and maps.height % 2 == 0 and maps.width in (2, 4, 8, 16, 32):
+    if size == stride == 2 and not padding and maps.height % 2 == 0 and maps.width in (2, 4, 8, 16, 32):
         sizes = (c * t, needed(maps.lanes), maps.words.shape[2], 4 * words.shape[2])
         program.add(bits.halve(maps.width), maps.words, words, *sizes)
     else:
-        step = words.shape[2] * WORD
+        step, windows = words.shape[2] * WORD, _windows(maps.samples, maps.height, maps.width, size, stride, padding)
         prepare_clear(program, words)
-        prepare_route(program, maps.words, words, _windows(maps.samples, maps.height, maps.width, size, stride), t * step, step)
+        prepare_route(program, maps.words, words, windows, t * step, step)
     return SpikeMaps(words, maps.samples, height, width)
+
+
+def join(parts: Sequence[SpikeMaps]) -> SpikeMaps:
+    """Put the channels of several maps in a row.
+
+    Raises:
+        LayoutError: they differ in timesteps, samples or size.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
+        >>> one, other = (pack_maps(torch.tensor(x).view(1, 1, 2, 1, 1)) for x in ([1.0, 0.0], [0.0, 1.0]))
+        >>> unpack_maps(join([one, other])).flatten()
+        tensor([1., 0., 0., 1.])
+    """
+    program = Program()
+    found = prepare_join(program, parts)
+    program.run_each()
+    return found
+
+
+def prepare_join(program: Program, parts: Sequence[SpikeMaps]) -> SpikeMaps:
+    """Put at the end of a program what `join` does.
+
+    Raises:
+        LayoutError: they differ in timesteps, samples or size.
+
+    Example:
+        >>> from spikeprune.runtime.spikes import pack_maps
+        >>> program, x = Program(), pack_maps(torch.zeros(1, 1, 1, 1, 1))
+        >>> both = prepare_join(program, [x, x])
+        >>> x.words[:] = 1
+        >>> program.run()
+        >>> both.words.flatten()
+        tensor([1, 1])
+    """
+    first = parts[0]
+    for one in parts[1:]:
+        shapes = [(m.words.shape[1], m.samples, m.height, m.width) for m in (first, one)]
+        if shapes[0] != shapes[1]:
+            raise LayoutError(f"spikes of (T, N, H, W) {shapes[0]} and {shapes[1]} cannot lie side by side.")
+    timesteps, width = first.words.shape[1], needed(first.lanes)
+    words = torch.zeros(sum(len(one.words) for one in parts), timesteps, width, dtype=torch.int64)
+    done = 0
+    for one in parts:
+        target = words[done : done + len(one.words)]
+        program.add(bits.copy(), one.words, target, len(one.words) * timesteps, one.words.shape[2], width)
+        done += len(one.words)
+    return SpikeMaps(words, first.samples, first.height, first.width)
 
 
 def split(maps: SpikeMaps) -> SpikeMaps:
@@ -167,25 +218,6 @@ def prepare_spread(program: Program, rows: SpikeRows) -> SpikeMaps:
     return SpikeMaps(words, n, 1, 1)
 
 
-def any_of(one: SpikeMaps, other: SpikeMaps) -> SpikeMaps:
-    """Give a spike wherever one of two has one.
-
-    Raises:
-        LayoutError: their shapes differ.
-
-    Example:
-        >>> from spikeprune.runtime.spikes import pack_maps, unpack_maps
-        >>> one, other = (pack_maps(torch.tensor(x).view(1, 1, 3, 1, 1)) for x in ([1.0, 0.0, 0.0], [1.0, 1.0, 0.0]))
-        >>> unpack_maps(any_of(one, other)).flatten()
-        tensor([1., 1., 0.])
-    """
-    shapes = [(*m.words.shape[:2], m.samples, m.height, m.width) for m in (one, other)]
-    if shapes[0] != shapes[1]:
-        raise LayoutError(f"spikes of (C, T, N, H, W) {shapes[0]} and {shapes[1]} do not fit each other.")
-    width = needed(one.lanes)
-    return SpikeMaps(one.words[..., :width] | other.words[..., :width], one.samples, one.height, one.width)
-
-
 def route(source: Tensor, target: Tensor, table: Tensor, outer_step: int, inner_step: int) -> None:
     """Send bits to others, as `bits.route` says.
 
@@ -248,19 +280,19 @@ def _count(words: Tensor | Room) -> int:
 
 
 @lru_cache(maxsize=256)
-def _windows(samples: int, height: int, width: int, size: int, stride: int) -> Tensor:
+def _windows(samples: int, height: int, width: int, size: int, stride: int, padding: int) -> Tensor:
     """For each place of all samples, the windows that it lies in, -1 for none: (N H W, fans)."""
-    rows, columns = (_covering(side, size, stride) for side in (height, width))
-    down, across = ((side - size) // stride + 1 for side in (height, width))
+    rows, columns = (_covering(side, size, stride, padding) for side in (height, width))
+    down, across = ((side + 2 * padding - size) // stride + 1 for side in (height, width))
     both = rows[:, None, :, None] * across + columns[None, :, None, :]
     both = both.masked_fill((rows < 0)[:, None, :, None] | (columns < 0)[None, :, None, :], -1).reshape(height * width, -1)
     first = torch.arange(samples)[:, None, None] * (down * across)
     return torch.where(both < 0, -1, both + first).reshape(samples * height * width, -1).int()
 
 
-def _covering(side: int, size: int, stride: int) -> Tensor:
+def _covering(side: int, size: int, stride: int, padding: int) -> Tensor:
     """For each place of one axis, the windows that it lies in, -1 for none: (side, fans)."""
-    place, fan = torch.arange(side)[:, None], torch.arange(-(-size // stride))
+    place, fan = torch.arange(side)[:, None] + padding, torch.arange(-(-size // stride))
     window = place // stride - fan
-    inside = (window >= 0) & (window * stride + size > place) & (window <= (side - size) // stride)
+    inside = (window >= 0) & (window * stride + size > place) & (window <= (side + 2 * padding - size) // stride)
     return torch.where(inside, window, -1)

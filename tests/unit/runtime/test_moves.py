@@ -46,17 +46,41 @@ def test_flatten_is_that_of_torch_and_spread_its_inverse(shape):
     assert torch.equal(spikes.unpack_maps(moves.spread(rows)), x.flatten(2)[..., None, None])
 
 
-def test_one_of_two():
-    x, y = random(3, 2, 4, 5, 5), random(3, 2, 4, 5, 5).flip(0)
-    either = moves.any_of(spikes.pack_maps(x), spikes.pack_maps(y))
-    assert torch.equal(spikes.unpack_maps(either), torch.maximum(x, y))
-    with pytest.raises(LayoutError, match="do not fit each other"):
-        moves.any_of(spikes.pack_maps(x), spikes.pack_maps(x[:2]))
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 1), (3, 2, 1), (3, 1, 1), (5, 3, 2)])
+def test_max_pool_with_padding_is_that_of_torch(shape, size, stride, padding):
+    x = random(*shape, rate=0.1)
+    if size > min(shape[3:]) + 2 * padding:
+        with pytest.raises(LayoutError, match=f"padded by {padding}, do not fit maps"):
+            moves.max_pool(spikes.pack_maps(x), size, stride, padding)
+        return
+    expected = F.max_pool2d(x.flatten(0, 1), size, stride, padding).unflatten(0, x.shape[:2])
+    assert torch.equal(spikes.unpack_maps(moves.max_pool(spikes.pack_maps(x), size, stride, padding)), expected)
+
+
+def test_padding_of_more_than_half_a_window_is_refused():
+    with pytest.raises(LayoutError, match="padded by 2, do not fit"):
+        moves.max_pool(spikes.pack_maps(random(1, 1, 1, 8, 8)), 3, 1, 2)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_joined_maps_have_their_channels_in_a_row(shape):
+    x, y = random(*shape), random(*shape[:2], 3, *shape[3:], rate=0.6)
+    found = moves.join([spikes.pack_maps(x), spikes.pack_maps(y), spikes.pack_maps(x)])
+    assert torch.equal(found.words, spikes.pack_maps(torch.cat([x, y, x], 2)).words)
+
+
+@pytest.mark.parametrize("other", [(2, 3, 4, 5, 5), (3, 2, 4, 5, 5), (3, 3, 4, 5, 4)])
+def test_maps_that_differ_are_not_joined(other):
+    with pytest.raises(LayoutError, match="cannot lie side by side"):
+        moves.join([spikes.pack_maps(random(3, 3, 4, 5, 5)), spikes.pack_maps(random(*other))])
 
 
 WAYS = {
     "halves": (lambda made, x: moves.prepare_max_pool(made, x, 2), lambda x: moves.max_pool(x, 2)),
     "overlaps": (lambda made, x: moves.prepare_max_pool(made, x, 3, 2), lambda x: moves.max_pool(x, 3, 2)),
+    "padded": (lambda made, x: moves.prepare_max_pool(made, x, 3, 2, 1), lambda x: moves.max_pool(x, 3, 2, 1)),
+    "joined": (lambda made, x: moves.prepare_join(made, [x, x]), lambda x: moves.join([x, x])),
     "flatten": (moves.prepare_flatten, moves.flatten),
     "spread": (
         lambda made, x: moves.prepare_spread(made, moves.prepare_flatten(made, x)),
