@@ -13,7 +13,7 @@ from spikeprune.runtime.jit import compiled
 from spikeprune.runtime.lanes import begin, constant, over, variable
 from spikeprune.runtime.neurons import LANES, START, Cells, Neurons, constants, membrane_of
 from spikeprune.runtime.once import once
-from spikeprune.runtime.program import Program, Room
+from spikeprune.runtime.program import Program, Room, spanned
 from spikeprune.runtime.spikes import SpikeMaps, lanes_of, needed
 
 
@@ -83,9 +83,7 @@ def prepare(
     v = membrane_of(membrane, partial(rest, x, neurons), Room("encode membrane", 0, torch.float32))
     room, kept = Room("encode currents", t * words * WORD, torch.float32), membrane is not None
     run = compiled(("encode", neurons.hard, kept), partial(_write, neurons.hard, kept))
-    span = 1 + sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
-    memory = x.detach().as_strided((span,), (1,))  # all that x lies in, in a row
-    program.add(run, memory, table, lanes_of(n * h * w), room, v, out, t, n, c, h * w, *x.stride()[:3], 2 * words)
+    program.add(run, spanned(x), table, lanes_of(n * h * w), room, v, out, t, n, c, h * w, *x.stride()[:3], 2 * words)
     return SpikeMaps(out, n, h, w)
 
 

@@ -178,8 +178,10 @@ def prepare_flatten(program: Program, maps: SpikeMaps) -> SpikeRows:
         >>> rows.words
         tensor([[[4]]])
     """
-    c, t, _ = maps.words.shape
+    c, t, width = maps.words.shape
     places = maps.height * maps.width
+    if c == maps.samples == 1 and width == needed(places):  # the order is the same
+        return SpikeRows(maps.words, places)
     words = torch.zeros(maps.samples, t, needed(c * places), dtype=torch.int64)
     lane, step = torch.arange(maps.lanes), words.shape[2] * WORD
     prepare_clear(program, words)

@@ -137,6 +137,17 @@ class Program:
         ]
 
 
+def spanned(x: Tensor) -> Tensor:
+    """Give all memory that a tensor of any strides lies in, in a row.
+
+    Example:
+        >>> spanned(torch.arange(6).view(2, 3)[:, :2])
+        tensor([0, 1, 2, 3, 4])
+    """
+    span = 1 + sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+    return x.detach().as_strided((span,), (1,))
+
+
 def place(function: Function) -> int:
     """Give the address of a native function."""
     address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from spikeprune.errors import LayoutError
 from spikeprune.runtime.bits import WORD
 from spikeprune.runtime.jit import compiled
 from spikeprune.runtime.lanes import Memory, Value, begin, constant, ones, over
-from spikeprune.runtime.program import Program
+from spikeprune.runtime.program import Program, spanned
 from spikeprune.runtime.spikes import SpikeRows
 
 
@@ -46,33 +46,35 @@ def prepare(program: Program, x: SpikeRows, weights: Sequence[float]) -> Tensor:
     return out
 
 
-def prepare_currents(program: Program, x: Tensor, weights: Sequence[float], features: int) -> Tensor:
+def prepare_currents(program: Program, x: Tensor, weights: Sequence[float]) -> Tensor:
     """Put at the end of a program the weighted sum over time of currents.
 
     Args:
         program: to which it is added.
-        x: float32 (N, T, channels), such as `event_rows.prepare_currents` gives.
+        x: float32 (T, N, F), of any strides but within a row of features.
         weights: T numbers.
-        features: F, how many of the channels count, the first ones.
 
     Returns:
         what holds the sums after a run, float32 (N, F).
 
     Raises:
-        LayoutError: x has other axes or another dtype, or fewer channels, or the weights are wrong as of `prepare`.
+        LayoutError: x has other axes, another dtype or features that do not follow each other, or the weights are wrong as of `prepare`.
 
     Example:
-        >>> program, x = Program(), torch.tensor([[[2.0, 1.0, 9.0], [4.0, 3.0, 9.0]]])
-        >>> found = prepare_currents(program, x, [0.5, 0.5], 2)
+        >>> program, x = Program(), torch.tensor([[[2.0, 1.0]], [[4.0, 3.0]]])
+        >>> found = prepare_currents(program, x, [0.5, 0.5])
         >>> program.run()
         >>> found
         tensor([[3., 2.]])
     """
-    if x.dim() != 3 or x.dtype != torch.float32 or not 0 < features <= x.shape[2]:
-        raise LayoutError(f"currents are float32 (N, T, {features} or more), but {x.dtype} {tuple(x.shape)} was given.")
-    n, t, channels = x.shape
-    out = torch.empty(n, features)
-    program.add(compiled("readout of currents", _currents), x, _checked(weights, t), out, n, t, channels, features)
+    if x.dim() != 3 or x.dtype != torch.float32 or (x.stride(2) != 1 and x.shape[2] > 1):
+        raise LayoutError(
+            f"currents are float32 (T, N, F), features in a row, but {x.dtype} {tuple(x.shape)} with strides {x.stride()} was given."
+        )
+    timesteps, n, features = x.shape
+    out, memory = torch.empty(n, features), spanned(x)
+    sizes = (n, timesteps, features, *x.stride()[:2])
+    program.add(compiled("readout of currents", _currents), memory, _checked(weights, timesteps), out, *sizes)
     return out
 
 
@@ -94,11 +96,11 @@ def _spikes(module: Any) -> None:
 
 
 def _currents(module: Any) -> None:
-    code, (x, weights, out), (samples, timesteps, channels, features) = begin(module, "f32 f32 f32", 4)
+    code, (x, weights, out), (samples, timesteps, features, step, pitch) = begin(module, "f32 f32 f32", 5)
     with over(code, 0, samples) as n:
         row = _zeros(out, n, features)
         with over(code, 0, timesteps) as t:
-            weight, source = weights.load(t), x.at((n * timesteps + t) * channels)
+            weight, source = weights.load(t), x.at(t * step + n * pitch)
             with over(code, 0, features) as c:
                 row.add(c, source.load(c) * weight)
     code.ret_void()
