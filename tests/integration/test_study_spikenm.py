@@ -63,4 +63,4 @@ def test_settings_suit_the_data():
     assert settings_of("nmnist-1k", quick=False) == EVENTS
     assert settings_of("cifar10", quick=True) == QUICK
     tried = FULL.tried()
-    assert len(tried) == len(set(tried)) == 3 * len(FULL.contenders) + 3 * 3
+    assert len(tried) == len(set(tried)) == len(FULL.contenders) + 2 * 3 + 3

@@ -17,6 +17,7 @@ class Settings:
         overrides: of the data's recipe.
         patterns: (n, m) that every contender is tried with.
         more: (n, m) that `FEW` contenders are tried with.
+        alone: (n, m) that SpikeNM is tried with, besides the dense network pruned at the end.
         share: of the training, after which masks stay as they are: of those that are learned, and of those that are decided once.
         contenders: how masks come about.
         credits: batches that eligibilities are measured on, in turn.
@@ -25,8 +26,9 @@ class Settings:
     """
 
     overrides: tuple[str, ...] = ()
-    patterns: tuple[Pair, ...] = ((2, 4), (1, 8), (2, 16))
-    more: tuple[Pair, ...] = ((1, 4), (2, 8), (4, 8))
+    patterns: tuple[Pair, ...] = ((1, 8),)
+    more: tuple[Pair, ...] = ((2, 4), (2, 16))
+    alone: tuple[Pair, ...] = ((1, 4), (2, 8), (4, 8))
     share: float = 0.6
     contenders: tuple[str, ...] = tuple(CONTENDERS)
     credits: int = 16
@@ -46,20 +48,21 @@ class Settings:
     @property
     def pairs(self) -> list[Pair]:
         """All patterns, from dense to sparse."""
-        return sorted({*self.patterns, *self.more}, key=lambda pair: (-pair[0] / pair[1], pair[1]))
+        return sorted({*self.patterns, *self.more, *self.alone}, key=lambda pair: (-pair[0] / pair[1], pair[1]))
 
     def tried(self) -> list[tuple[Pair, str]]:
         """Give pattern and contender of every training."""
-        whole = [(pair, name) for pair in self.patterns for name in self.contenders]
-        return whole + [(pair, name) for pair in self.more for name in FEW if name in self.contenders]
+        tried = ((self.patterns, tuple(CONTENDERS)), (self.more, FEW), (self.alone, FEW[:1]))
+        return [(pair, name) for pairs, names in tried for pair in pairs for name in names if name in self.contenders]
 
 
 FULL = Settings(overrides=("net.timesteps=2", "train.epochs=4"))
-EVENTS = Settings(more=())
+EVENTS = Settings(alone=())
 QUICK = Settings(
     overrides=deep.QUICK,
     patterns=((2, 4),),
     more=(),
+    alone=(),
     contenders=("spikenm", "no distillation", "sr-ste", "asp", "random"),
     credits=2,
     moments=(0.5,),
