@@ -7,7 +7,7 @@ own hooks. Start with `model_view`, then `prune` or `Pruner`, then `profile`.
 from spikeprune import methods, metrics, quantize, robustness, temporal
 from spikeprune.balance import balance_
 from spikeprune.coverage import Coverage, coverage
-from spikeprune.engine import Engine, compile, load_engine, save_engine
+from spikeprune.engine import CudaEngine, Engine, compile, load_engine, save_engine
 from spikeprune.errors import SpikepruneError
 from spikeprune.hold import hold
 from spikeprune.kernel import allocate, patterns, schedules, scores
@@ -29,6 +29,7 @@ from spikeprune.view.model_view import ModelView, model_view
 
 __all__ = [
     "Coverage",
+    "CudaEngine",
     "Engine",
     "Masks",
     "ModelView",

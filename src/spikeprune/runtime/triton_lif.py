@@ -67,7 +67,7 @@ def refuses(device: torch.device) -> str:
 def _refuses(device: torch.device) -> str:
     from spikeprune.runtime import triton_code
 
-    if triton_code.triton is None:
+    if triton_code.fire is None:
         return "Triton is not installed"
     try:  # it asks for a C compiler, drivers and room on disk
         fire(torch.zeros(1, 1, device=device), TritonNeurons(table=torch.zeros(6, 1, device=device), reset="none"))
@@ -114,7 +114,7 @@ def fire(x: Tensor, neurons: TritonNeurons) -> Tensor:
     unrolled = max(count for count in range(1, UNROLLED + 1) if len(x) % count == 0)
     sizes = (step.numel(), x.stride(0), _inner(step) or 1, channels)
     ways = (neurons.reset == "hard", neurons.reset == "soft", neurons.delayed, neurons.strict, neurons.charges)
-    with torch.cuda.device_of(x):  # Triton launches where the process is
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches where the process is
         kernel[(-(-step.numel() // block),)](
             x, out, neurons.table, *sizes, len(x), unrolled, neurons.alike, *ways, block, enable_fp_fusion=False
         )
