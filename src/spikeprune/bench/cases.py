@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from spikeprune.bench.goals import Goal, Verdict, verdict
+from spikeprune.bench.goals import Goal, Under, Verdict, verdict
 from spikeprune.bench.timing import Ratio, Times
 
 OURS = "spikeprune"
@@ -65,7 +65,7 @@ class Row:
         amount: milliseconds of a call by processor time, the median; or bytes, or seconds, as `unit` says; None if there is no figure.
         unit: "ms", "s" or "bytes".
         ratio: how many times ours it is; None for ours, and where there is no figure.
-        goal: what the ratio should be; None if none was set.
+        goal: what the ratio should be, or what the amount should stay under; None if none was set.
         spread: of the ratio.
         wall: as `amount`, by the wall clock.
         least: as `amount`, the least.
@@ -78,7 +78,7 @@ class Row:
     amount: float | None = None
     unit: str = "ms"
     ratio: float | None = None
-    goal: Goal | None = None
+    goal: Goal | Under | None = None
     spread: Ratio | None = None
     wall: float | None = None
     least: float | None = None
@@ -89,7 +89,7 @@ class Row:
     @property
     def verdict(self) -> Verdict:
         """Whether the goal is met."""
-        return verdict(self.goal, self.ratio)
+        return verdict(self.goal, self.ratio, self.amount)
 
     @property
     def told(self) -> str:

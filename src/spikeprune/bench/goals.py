@@ -1,4 +1,4 @@
-"""What ratios are aimed at, set before they were measured, and whether one is met."""
+"""What is aimed at, ratios and amounts, set before it was measured, and whether it is met."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -36,14 +36,44 @@ class Goal:
         return f"x{self.must:g}" + (f" / x{self.stretch:g}" if self.stretch is not None else "")
 
 
-def verdict(goal: Goal | None, ratio: float | None) -> Verdict:
-    """Judge a ratio by a goal, if there is one.
+@dataclass(frozen=True)
+class Under:
+    """An amount to stay below, such as seconds, whatever others take.
+
+    Attributes:
+        most: from it on, the goal is missed.
+        unit: of the amount.
 
     Example:
-        >>> verdict(None, 3.0)
-        'no goal'
+        >>> goal = Under(0.5, "s")
+        >>> goal.verdict(0.49), goal.verdict(0.5), goal.verdict(None)
+        ('met', 'missed', 'not measured')
     """
-    return "no goal" if goal is None else goal.verdict(ratio)
+
+    most: float
+    unit: str
+
+    def verdict(self, amount: float | None) -> Verdict:
+        """Judge an amount; None is one that was not measured."""
+        if amount is None:
+            return "not measured"
+        return "met" if amount < self.most else "missed"
+
+    def __str__(self) -> str:
+        """Write it as reports do."""
+        return f"< {self.most:g} {self.unit}"
+
+
+def verdict(goal: Goal | Under | None, ratio: float | None, amount: float | None = None) -> Verdict:
+    """Judge a ratio, or the amount itself, by a goal, if there is one.
+
+    Example:
+        >>> verdict(None, 3.0), verdict(Goal(2), 3.0), verdict(Under(2, "s"), None, 3.0)
+        ('no goal', 'met', 'missed')
+    """
+    if goal is None:
+        return "no goal"
+    return goal.verdict(amount if isinstance(goal, Under) else ratio)
 
 
 Key = tuple[float, int]  # sparsity, batch
@@ -95,3 +125,5 @@ EVENTS: Goals = {"OpenVINO int8": Goal(3, 6)}
 DENSE = "dense network in SpikingJelly"
 TOGETHER: Goals = {DENSE: Goal(80, 150)}
 SIZE: dict[tuple[float, int], Goal] = {(0.9, 8): Goal(11, 13), (0.9, 4): Goal(10)}
+COMPILING, FIRST = Under(3, "s"), Under(0.5, "s")
+MEMORY = Goal(1)

@@ -10,14 +10,20 @@ from typing import Any
 
 import torch
 
-from spikeprune.bench.cases import Case, Correctness, Row
+from spikeprune.bench import goals
+from spikeprune.bench.cases import OURS, Case, Correctness, Row
 from spikeprune.bench.goals import Goal
 from spikeprune.bench.making import Made
 from spikeprune.bench.measuring import Ground
+from spikeprune.bench.memory import STATUS, Grown
 from spikeprune.bench.networks import Network
 from spikeprune.engine import Engine, compile, load_engine, save_engine
+from spikeprune.saved import save
 
 BATCH = 1
+EAGER = "eager network"
+FIRST, WHOLE, RUNNING = "read and first answer", "peak memory", "peak memory of running alone"
+UNTOLD = "not measured: this system does not tell it"
 
 
 def sizes(workload: str, ground: Ground, network: Network, bits: int, goal: Goal | None) -> Case:
@@ -46,8 +52,15 @@ def sizes(workload: str, ground: Ground, network: Network, bits: int, goal: Goal
     rows = [
         Row("spikeprune, saved engine", disk, "bytes", note=note),
         Row("dense float32 state_dict", dense, "bytes", dense / disk, goal, note="as it is kept by torch, without its header"),
-        Row("compile", cpu, "s", wall=wall, note="processor time, kernels measured and first code generated; once for a network"),
-        *_memory(ground, made, path),
+        Row(
+            "compile",
+            cpu,
+            "s",
+            goal=goals.COMPILING,
+            wall=wall,
+            note="processor time, kernels measured and first code generated; once for a network",
+        ),
+        *_fresh(ground, made, path),
     ]
     correctness = ground.correctness(made, again, x, BATCH)
     if not same:
@@ -62,25 +75,51 @@ def _answer(engine: Engine, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _memory(ground: Ground, made: Made, engine: Path) -> list[Row]:
-    """Measure in processes of their own by how much memory grows from before a network is read to the peak of running it."""
-    names = ("spikeprune, peak memory", "eager network, peak memory")
+def _fresh(ground: Ground, made: Made, engine: Path) -> list[Row]:
+    """Measure engine and network in processes of their own, that read them and run them: seconds to the first answer, and memory."""
     if ground.options.quick:
+        names = (FIRST, *(f"{who}, {what}" for what in (WHOLE, RUNNING) for who in (OURS, EAGER)))
         return [Row(name, unit="bytes", note="not run: left out of the quick form") for name in names]
-    if made.network.rate is not None:
-        return [Row(name, unit="bytes", note="not run: the network has no file") for name in names]
-    saved = ground.maker.path(made.network)
-    ours = _grown({"engine": str(engine), "network": asdict(made.network)})
-    theirs = _grown({"saved": str(saved), "network": asdict(made.network)})
-    ratio = theirs / ours if ours and theirs else None
-    why = "" if ratio else "not measured: this system does not tell it"
+    network = asdict(made.network)
+    ours = _grown({"engine": str(engine), "network": network})
+    theirs = _grown({"saved": str(_saved(ground, made)), "network": network})
+    return [_first(ours), *_compared(WHOLE, ours, theirs), *_compared(RUNNING, ours, theirs)]
+
+
+def _first(ours: Grown | None) -> Row:
+    if ours is None:
+        return Row(FIRST, unit="s", goal=goals.FIRST, note=UNTOLD)
+    note = "processor time in a new process, from the file to the first answer; libraries imported, machine code from its folder"
+    return Row(FIRST, ours.cpu, "s", goal=goals.FIRST, wall=ours.wall, note=note)
+
+
+def _compared(what: str, ours: Grown | None, theirs: Grown | None) -> list[Row]:
+    """Give our row and theirs, of the memory of reading and running, or of running alone."""
+    names = [f"{who}, {what}" for who in (OURS, EAGER)]
+    if ours is None or theirs is None:
+        return [Row(names[0], unit="bytes", note=UNTOLD), Row(names[1], unit="bytes", goal=goals.MEMORY, note=UNTOLD)]
+    amounts = [one.whole if what == WHOLE else one.running for one in (ours, theirs)]
+    notes = [
+        f"over the process before, buffers and code included; {one.files:,} bytes are pages of files" for one in (ours, theirs)
+    ]
     return [
-        Row(names[0], ours, "bytes", note=why or "engine read and run, over the process before; buffers and code included"),
-        Row(names[1], theirs, "bytes", ratio, note=why or "the same network in the framework, its zeros stored"),
+        Row(names[0], amounts[0], "bytes", note=notes[0]),
+        Row(names[1], amounts[1], "bytes", amounts[1] / max(1, amounts[0]), goals.MEMORY, note=f"its zeros stored; {notes[1]}"),
     ]
 
 
-def _grown(task: dict[str, Any]) -> int | None:
+def _saved(ground: Ground, made: Made) -> Path:
+    """Give the file of a network; one that is not trained is written."""
+    path = ground.maker.path(made.network)
+    if made.network.rate is not None:
+        save(path, made.net)
+    return path
+
+
+def _grown(task: dict[str, Any]) -> Grown | None:
+    """Run a task in a new process; None if this system does not tell a process's memory."""
+    if not STATUS.exists():
+        return None
     command = [sys.executable, "-m", "spikeprune.bench.memory", json.dumps(task)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return int(json.loads(found.stdout.splitlines()[-1])["grown"]) if found.returncode == 0 else None
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return Grown(**json.loads(found.stdout.splitlines()[-1]))

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from spikeprune.engine import firing
 from spikeprune.engine import plan as p
-from spikeprune.engine.attempt import DENSE, Attempt, choose, rate
+from spikeprune.engine.attempt import DENSE, Attempt, attempt, choose, rate
 from spikeprune.engine.choice import Choice
 from spikeprune.engine.held import Held
-from spikeprune.engine.kernels import Work
+from spikeprune.engine.kernels import KERNELS, Work
 from spikeprune.engine.reference import Reference
 from spikeprune.engine.steps import Steps
 from spikeprune.engine.stock import Fused, Stock, current
+from spikeprune.errors import PlanError
 from spikeprune.runtime import encode, moves, readout, spikes
 from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
@@ -43,13 +44,15 @@ class Build:
         stock: layers of the plan.
         x: the example, float32 as the plan's value 0: (T, N, *shape) or (N, *shape).
         spikes: numbers of the values that are nothing but spikes.
-        kernels: by the number of an operation, which kernel it must have; the others are chosen.
+        kernels: by the number of an operation, which kernel it must have, or what was chosen before; the others are chosen.
         streams: whether a run is one timestep, and membranes are kept from run to run.
     """
 
     @torch.no_grad()
-    def __init__(self, stock: Stock, x: Tensor, spikes: Set[int], kernels: Mapping[int, str], *, streams: bool = False) -> None:
-        self.plan, self._stock, self._wanted, self._streams = stock.plan, stock, kernels, streams
+    def __init__(
+        self, stock: Stock, x: Tensor, spikes: Set[int], kernels: Mapping[int, str | Choice], *, streams: bool = False
+    ) -> None:
+        self.plan, self._stock, self._kernels, self._streams = stock.plan, stock, kernels, streams
         self.steps = Steps()
         self.choices: dict[int, Choice] = {}
         self.odd = torch.zeros(1, dtype=torch.int64)
@@ -99,8 +102,10 @@ class Build:
         if isinstance(op, p.Neuron):
             return not isinstance(firing.native(op), str)
         if isinstance(op, p.Pool):
-            plain = not any(op.padding) and not op.ceil_mode and len({*op.kernel}) == len({*op.stride}) == 1
+            plain = not op.ceil_mode and len({*op.kernel}) == len({*op.stride}) == len({*op.padding}) == 1
             return plain and self._is_bits(op.inputs[0])
+        if isinstance(op, p.Concatenate):
+            return all(self._is_bits(i) for i in op.inputs)
         return isinstance(op, p.Reshape) and len(op.shape) == 1 and self._is_bits(op.inputs[0])
 
     def _bits(self, number: int) -> Held:
@@ -118,10 +123,11 @@ class Build:
         elif isinstance(op, p.Neuron):
             self._fire(number, op, held)
         elif isinstance(op, p.Pool):
-            source, size, stride = self._bits(op.inputs[0]), op.kernel[0], op.stride[0]
-            held.maps = self._now(
-                lambda program: moves.prepare_max_pool(program, source.as_maps(program, flat=False), size, stride)
-            )
+            source, sizes = self._bits(op.inputs[0]), (op.kernel[0], op.stride[0], op.padding[0])
+            held.maps = self._now(lambda program: moves.prepare_max_pool(program, source.as_maps(program, flat=False), *sizes))
+        elif isinstance(op, p.Concatenate):
+            parts, flat = [self._bits(i) for i in op.inputs], len(op.shape) == 1
+            held.maps = self._now(lambda program: moves.prepare_join(program, [one.as_maps(program, flat=flat) for one in parts]))
         else:
             held.rows = self._now(self._bits(op.inputs[0]).as_rows)
         return held
@@ -171,18 +177,25 @@ class Build:
 
     def _layer(self, number: int, fused: Fused) -> Attempt | None:
         """Add a layer that spikes feed, on the kernel of choice; None if that is no native one."""
-        operations, held = self.plan.operations, self._bits(fused.source)
-        entries = self._timesteps * self._samples * prod(operations[fused.source].shape)
-        work = Work(self._samples, self._timesteps, prod(operations[number].shape[1:]), rate(held, entries))
-        choice, won = choose(
-            self._stock, number, held, work, self._wanted.get(number), lambda: self._dense(number, fused), keeps=self._streams
-        )
+        held, made = self._bits(fused.source), self._kernels.get(number)
+        won: Attempt | None
+        if isinstance(made, Choice) and made.kernel in KERNELS:
+            choice, won = made, attempt(self._stock, number, held, KERNELS[made.kernel], keeps=self._streams)
+        else:
+            choice, won = self._chosen(number, fused, held)
         self.choices[number] = choice
         if won is not None:
             self._held[fused.source] = replace(won.source, real=held.real)
             self.steps.then(won.program)
             self._kept += [won.membrane] if won.membrane is not None else []
         return won
+
+    def _chosen(self, number: int, fused: Fused, held: Held) -> tuple[Choice, Attempt | None]:
+        operations, asked = self.plan.operations, self._kernels.get(number)
+        entries = self._timesteps * self._samples * prod(operations[fused.source].shape)
+        work = Work(self._samples, self._timesteps, prod(operations[number].shape[1:]), rate(held, entries))
+        name = asked.kernel if isinstance(asked, Choice) else asked
+        return choose(self._stock, number, held, work, name, lambda: self._dense(number, fused), keeps=self._streams)
 
     def _dense(self, number: int, fused: Fused) -> Callable[[], None]:
         """Give what runs a layer densely, without adding it."""
@@ -224,8 +237,12 @@ class Build:
         if isinstance(op, p.Neuron) and isinstance(why := firing.native(op), str):
             self.choices[number] = Choice(number, op.name, "torch", note=why)
         given = [self.real(i) for i in op.inputs]
+        if isinstance(op, p.Readout) and not self._streams and len(op.shape) == 1 and given[0].stride(2) == 1:
+            return self._now(lambda program: readout.prepare_currents(program, given[0], op.weights))
         if isinstance(op, p.Reshape) and given[0].is_contiguous():
             return given[0].view(*given[0].shape[: 1 + op.over_time], *op.shape)
+        if self._stock.stores(number):
+            raise PlanError(f"operation {number} was saved for a native kernel, but has none here. Compile the network again.")
         found = self._torch.one(number, given, self._timesteps).clone(memory_format=torch.contiguous_format)
         self.steps.then(lambda: void(found.copy_(self._torch.one(number, given, self._timesteps))))
         return found
@@ -248,7 +265,7 @@ def spiking(plan: p.Plan, x: Tensor) -> set[int]:
     """
     found = {0} if plan.input.over_time and bool(((x == 0) | (x == 1)).all()) else set[int]()
     for number, op in enumerate(plan.operations[1:], 1):
-        kept = isinstance(op, p.Reshape) or (isinstance(op, p.Pool) and op.kind == "max")
+        kept = isinstance(op, p.Reshape | p.Concatenate) or (isinstance(op, p.Pool) and op.kind == "max")
         if (isinstance(op, p.Neuron) and op.gives == "spikes") or (kept and found.issuperset(op.inputs)):
             found.add(number)
     return {number for number in found if len(plan.operations[number].shape) in (1, 3)}

@@ -17,7 +17,8 @@ from spikeprune.engine.kernels import KERNELS
 from spikeprune.engine.plain import Plain
 from spikeprune.engine.plan import Plan, Readout
 from spikeprune.engine.reference import Output, Reference, given
-from spikeprune.engine.stock import Fused, Stock
+from spikeprune.engine.stock import EMPTY, Fused, Stock
+from spikeprune.engine.stored import Stored
 from spikeprune.errors import LayoutError, MissingExtra, PlanError
 from spikeprune.runtime import jit
 
@@ -50,7 +51,6 @@ class Engine:
     others wait.
 
     Attributes:
-        plan: what it computes.
         spikes: numbers of the values that are nothing but spikes; 0 is the input.
         threads: over how many the samples of a batch are shared.
         choices: which kernel each layer has, and why.
@@ -60,20 +60,35 @@ class Engine:
         spikes: numbers of the values that are nothing but spikes, as `build.spiking` tells.
         choices: a kernel for each layer, as an earlier engine of this plan chose them; none to choose with the first batch.
         threads: over how many to share the samples of a batch.
+        stored: weights that only native layers need, by the number of their synapse; the plan need have their shapes alone.
 
     Raises:
         LayoutError: `threads` is no number of threads.
     """
 
-    def __init__(self, plan: Plan, spikes: Set[int], choices: Iterable[Choice] = (), threads: int = 1) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        spikes: Set[int],
+        choices: Iterable[Choice] = (),
+        threads: int = 1,
+        *,
+        stored: Mapping[int, Stored] = EMPTY,
+    ) -> None:
         if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
             raise LayoutError(f"threads is {threads!r}, but must be how many share a batch, 1 or more.")
-        self.plan, self.spikes, self.threads, self.choices = plan, frozenset(spikes), threads, list(choices)
-        self._stock, self._kernels = Stock(plan), {choice.number: choice.kernel for choice in self.choices}
+        self.spikes, self.threads, self.choices, self._stock = frozenset(spikes), threads, list(choices), Stock(plan, stored)
+        self._plan = self._stock.plan  # of stored weights it has the shapes
+        self._kernels: dict[int, str | Choice] = {choice.number: choice for choice in self.choices}
         self._lock, self._pool = threading.Lock(), ThreadPoolExecutor(threads) if threads > 1 else None
         self._builds: list[OrderedDict[int, Build | Plain]] = [OrderedDict() for _ in range(threads)]
         self._stream: Build | Plain | None = None
         self._next = 0
+
+    @property
+    def plan(self) -> Plan:
+        """What it computes; weights that an engine from a file keeps packed are unpacked for as long as somebody holds it."""
+        return self._stock.whole()
 
     @staticmethod
     def tuned(plan: Plan, x: Tensor, kernel: str | Mapping[str, str] | None = None, threads: int = 1) -> "Engine":
@@ -92,11 +107,11 @@ class Engine:
         value = given(plan, x)
         engine = Engine(plan, spiking(plan, value), (), threads)
         first = engine._chunks(value)[0]
-        engine._kernels = wanted(engine._stock, kernel)
+        engine._kernels = dict(wanted(engine._stock, kernel))
         build = engine._built(first)
         engine._builds[0][engine._size(first)] = build
         engine.choices = sorted(build.choices.values(), key=lambda choice: choice.number)
-        engine._kernels = {choice.number: choice.kernel for choice in engine.choices}
+        engine._kernels = {choice.number: choice for choice in engine.choices}
         return engine
 
     def __call__(self, x: Tensor) -> Output:
@@ -111,13 +126,13 @@ class Engine:
         Raises:
             LayoutError: x has another shape or T; or the engine was compiled for spikes, all 0 or 1, and x is no such.
         """
-        chunks = self._chunks(given(self.plan, x))
+        chunks = self._chunks(given(self._plan, x))
         with self._lock:
             if self._pool is None or len(chunks) == 1:
                 parts = [self._run(slot, chunk) for slot, chunk in enumerate(chunks)]
             else:
                 parts = list(self._pool.map(self._run, range(len(chunks)), chunks))
-        axes = [1 if self.plan.operations[number].over_time else 0 for number in self.plan.outputs]
+        axes = [1 if self._plan.operations[number].over_time else 0 for number in self._plan.outputs]
         outputs = [
             torch.cat(found, axis) if len(found) > 1 else found[0]
             for axis, found in zip(axes, zip(*parts, strict=True), strict=True)
@@ -138,7 +153,7 @@ class Engine:
             LayoutError: x has another shape than the last step's, or all T timesteps have been.
             PlanError: the network goes on with its readout, so that no timestep has a share in what it returns.
         """
-        operations, source = self.plan.operations, self.plan.input
+        operations, source = self._plan.operations, self._plan.input
         if any(isinstance(operations[i], Readout) for op in operations for i in op.inputs):
             raise PlanError("the network goes on with a sum over timesteps, so it cannot be run step by step; run it whole.")
         if tuple(x.shape[1:]) != source.shape or x.dim() != 1 + len(source.shape):
@@ -149,7 +164,7 @@ class Engine:
         with self._lock:
             if self._stream is None or (self._next == 0 and self._stream.input.shape != value.shape):
                 self._stream = self._built(value, streams=True)
-            if self._next == self.plan.timesteps:
+            if self._next == self._plan.timesteps:
                 raise LayoutError(f"all {self._next} timesteps have been; call reset() before the next batch.")
             if self._stream.input.shape != value.shape:
                 raise LayoutError(
@@ -168,7 +183,7 @@ class Engine:
     def explain(self) -> str:
         """Tell each layer's kernel, how many of its inputs fired in the example, how many weights live, and what was predicted and measured."""
         return "\n".join(
-            [table(self.choices), *(f"{op.name} runs in torch: {op.reason}" for op in self.plan.outside), *self.plan.notes]
+            [table(self.choices), *(f"{op.name} runs in torch: {op.reason}" for op in self._plan.outside), *self._plan.notes]
         )
 
     def agreement(self, x: Tensor) -> Agreement:
@@ -177,18 +192,11 @@ class Engine:
         Args:
             x: a batch, as for a call.
         """
-        ours, exact = self(x), Reference(self.plan, torch.double)(x)
-        gaps = []
-        for number, one, other in zip(self.plan.outputs, _all(ours), _all(exact), strict=True):
-            gap = (one.double() - other).abs() / max(1.0, float(other.abs().max()))
-            gaps.append((gap.transpose(0, 1) if self.plan.operations[number].over_time else gap).flatten(1).amax(1))
-        worst = torch.stack(gaps).amax(0)
-        flipped = worst > TIE
-        return Agreement(float(worst[~flipped].max()) if not bool(flipped.all()) else 0.0, int(flipped.sum()), len(worst))
+        return compared(self.plan, self(x), x)
 
     def _built(self, x: Tensor, *, streams: bool = False) -> Build | Plain:
         if not jit.available():
-            return Plain(self.plan, x, streams=streams)
+            return Plain(self._plan, x, streams=streams)
         return Build(self._stock, x, self.spikes, self._kernels, streams=streams)
 
     def _run(self, slot: int, x: Tensor) -> list[Tensor]:
@@ -211,18 +219,35 @@ class Engine:
         outputs = self._answer(build, x)
         first, self._next = self._next == 0, self._next + 1
         found = []
-        for number, out in zip(self.plan.outputs, outputs, strict=True):
-            op = self.plan.operations[number]
+        for number, out in zip(self._plan.outputs, outputs, strict=True):
+            op = self._plan.operations[number]
             share = out if first or isinstance(op, Readout) else torch.zeros_like(out)
             found.append(out[0] if op.over_time else share)
         return found
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         parts = min(self.threads, self._size(x))
-        return x.tensor_split(parts, 1 if self.plan.input.over_time else 0) if parts > 1 else (x,)
+        return x.tensor_split(parts, 1 if self._plan.input.over_time else 0) if parts > 1 else (x,)
 
     def _size(self, x: Tensor) -> int:
-        return x.shape[1 if self.plan.input.over_time else 0]
+        return x.shape[1 if self._plan.input.over_time else 0]
+
+
+def compared(plan: Plan, ours: Output, x: Tensor) -> Agreement:
+    """Compare what an engine returned for a batch with its plan in float64, sample by sample.
+
+    Args:
+        plan: what the engine computes.
+        ours: what it returned.
+        x: the batch, on any device.
+    """
+    gaps = []
+    for number, one, other in zip(plan.outputs, _all(ours), _all(Reference(plan, torch.double, x.device)(x)), strict=True):
+        gap = (one.to(other.device, torch.double) - other).abs() / max(1.0, float(other.abs().max()))
+        gaps.append((gap.transpose(0, 1) if plan.operations[number].over_time else gap).flatten(1).amax(1))
+    worst = torch.stack(gaps).amax(0)
+    flipped = worst > TIE
+    return Agreement(float(worst[~flipped].max()) if not bool(flipped.all()) else 0.0, int(flipped.sum()), len(worst))
 
 
 def wanted(stock: Stock, kernel: str | Mapping[str, str] | None) -> dict[int, str]:

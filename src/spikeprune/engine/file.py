@@ -6,9 +6,9 @@ No framework and no network is needed to read it. Weights on a grid take as many
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save as encoded
@@ -17,12 +17,14 @@ from torch import Tensor
 from spikeprune.engine import plan as p
 from spikeprune.engine.choice import Choice
 from spikeprune.engine.engine import Engine
-from spikeprune.engine.grid import on_grid
-from spikeprune.engine.reference import Reference
+from spikeprune.engine.kernels import KERNELS
+from spikeprune.engine.reference import Reference, given
+from spikeprune.engine.stock import current, filled, storable
+from spikeprune.engine.stored import Stored
 from spikeprune.errors import PlanError, SpikepruneError, StorageError
 from spikeprune.files import write_tensors
-from spikeprune.kernel.packing import pack_bits, unpack_bits
 from spikeprune.masks import FORMAT, read
+from spikeprune.runtime import jit
 
 HOLDS = "an engine"
 KINDS: dict[str, type[p.Operation]] = {
@@ -35,19 +37,20 @@ def save_engine(path: str | os.PathLike[str], engine: Engine) -> None:
     """Write an engine as one safetensors file, in one step.
 
     Raises:
-        PlanError: a layer runs in torch by a function of the network, which no file can hold.
+        PlanError: a layer runs in torch by a function of the network, which no file can hold; or it is an engine on a GPU.
         StorageError: the file cannot be written.
     """
+    if not isinstance(engine, Engine):
+        raise PlanError(f"files hold engines on the CPU, not {type(engine).__name__}; compile with device='cpu' and save that.")
     if engine.plan.outside:
         names = "; ".join(f"{op.name} ({op.reason})" for op in engine.plan.outside)
         raise PlanError(f"this engine cannot be saved, since torch runs functions of the network in it: {names}.")
-    tensors: dict[str, Tensor] = {}
-    operations = [_written(f"{number}.", op, tensors) for number, op in enumerate(engine.plan.operations)]
+    plan, tensors = engine.plan, dict[str, Tensor]()
     told = {
-        "operations": operations,
-        "outputs": engine.plan.outputs,
-        "timesteps": engine.plan.timesteps,
-        "notes": engine.plan.notes,
+        "operations": [_written(f"{number}.", op, tensors) for number, op in enumerate(plan.operations)],
+        "outputs": plan.outputs,
+        "timesteps": plan.timesteps,
+        "notes": plan.notes,
         "spikes": sorted(engine.spikes),
         "choices": [asdict(choice) for choice in engine.choices],
     }
@@ -57,6 +60,8 @@ def save_engine(path: str | os.PathLike[str], engine: Engine) -> None:
 
 def load_engine(path: str | os.PathLike[str], *, threads: int = 1) -> Engine:
     """Read what `save_engine` wrote; its layers get the kernels that were chosen then.
+
+    Weights of layers with native kernels stay as the file has them, until a layer is laid out.
 
     Raises:
         StorageError: the file is missing or damaged, or holds something else.
@@ -70,15 +75,18 @@ def load_engine(path: str | os.PathLike[str], *, threads: int = 1) -> Engine:
         )
     try:
         told = json.loads(text)
-        operations = tuple(_read(f"{number}.", entry, tensors) for number, entry in enumerate(told["operations"]))
+        weights = dict[int, Stored]()
+        operations = tuple(_read(number, entry, tensors, weights) for number, entry in enumerate(told["operations"]))
         plan = p.Plan(operations, tuple(told["outputs"]), told["timesteps"], tuple(told["notes"]))
         _dry(plan)
         choices = [Choice(**entry) for entry in told["choices"]]
+        native = _native(operations, choices)
+        plan = filled(plan, {number: one.whole() for number, one in weights.items() if number not in native})
     except (SpikepruneError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise StorageError(
             f"{path} holds no engine that this version of spikeprune can run ({error}). Save the engine anew."
         ) from error
-    return Engine(plan, set(told["spikes"]), choices, threads)
+    return Engine(plan, set(told["spikes"]), choices, threads, stored={number: weights[number] for number in native})
 
 
 def _written(prefix: str, op: p.Operation, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -86,7 +94,7 @@ def _written(prefix: str, op: p.Operation, tensors: dict[str, Tensor]) -> dict[s
     for field in fields(op):
         value = getattr(op, field.name)
         if isinstance(op, p.Synapse) and field.name == "weight":
-            entry["weight"] = _packed(prefix, value, tensors)
+            entry["weight"] = Stored.of(value).write(prefix, tensors)
         elif isinstance(value, Tensor):
             tensors[prefix + field.name] = value
         else:
@@ -94,54 +102,57 @@ def _written(prefix: str, op: p.Operation, tensors: dict[str, Tensor]) -> dict[s
     return entry
 
 
-def _read(prefix: str, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> p.Operation:
-    made: Callable[..., p.Operation] = KINDS[entry["operation"]]
+def _read(number: int, entry: Mapping[str, Any], tensors: Mapping[str, Tensor], weights: dict[int, Stored]) -> p.Operation:
+    """Give an operation; if it is a synapse, with the shape of its weight, which goes to the others."""
+    made, prefix = cast(Callable[..., p.Operation], KINDS[entry["operation"]]), f"{number}."
     own: dict[str, Any] = {}
     for field in fields(KINDS[entry["operation"]]):
         value = entry.get(field.name)
         if entry["operation"] == "Synapse" and field.name == "weight":
-            value = _unpacked(prefix, value, tensors)
+            weights[number] = Stored.read(prefix, entry["weight"], tensors)
+            value = weights[number].outline(torch.double)
         elif prefix + field.name in tensors:
             value = tensors[prefix + field.name]
         own[field.name] = tuple(value) if isinstance(value, list) else value
     return made(**own)
 
 
-def _packed(prefix: str, weight: Tensor, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    found = on_grid(weight)
-    numbers = weight.float() if found is None else found[0]
-    alive = numbers != 0
-    values = numbers[alive]
-    entry: dict[str, Any] = {"shape": list(weight.shape), "bits": 0}
-    if found is not None:
-        entry["bits"] = max(2, int(values.abs().max()).bit_length() + 1) if len(values) else 2
-        values = pack_bits(values.long() + (1 << (entry["bits"] - 1)), entry["bits"])
-        tensors[prefix + "step"] = found[1]
-    tensors[prefix + "values"], tensors[prefix + "alive"] = values, pack_bits(alive.flatten().long(), 1)
-    return entry
-
-
-def _unpacked(prefix: str, entry: Any, tensors: Mapping[str, Tensor]) -> Tensor:
-    shape, bits = [int(side) for side in entry["shape"]], int(entry["bits"])
-    count = int(torch.Size(shape).numel())
-    alive = unpack_bits(tensors[prefix + "alive"], 1, count).bool().view(shape)
-    values, whole = tensors[prefix + "values"], torch.zeros(shape, dtype=torch.double)
-    if bits:
-        values = unpack_bits(values, bits, int(alive.sum())).long() - (1 << (bits - 1))
-    whole[alive] = values.double()
-    return whole * tensors[prefix + "step"].view(-1, *[1] * (len(shape) - 1)) if bits else whole
+def _native(operations: tuple[p.Operation, ...], choices: Iterable[Choice]) -> set[int]:
+    """Give the synapses that run by native kernels alone, so that torch needs none of their weights."""
+    native, dense = set[int](), set[int]()
+    for choice in choices:
+        (native if choice.kernel in KERNELS and jit.available() else dense).add(current(operations, choice.number)[0])
+    return {number for number in native - dense if storable(operations, number)}
 
 
 def _dry(plan: p.Plan) -> None:
-    """Run a plan on nothing but zeros, so that none whose parts do not fit gets further."""
+    """Run a plan on nothing but zeros, synapses by the shapes of their weights, so that none whose parts do not fit gets further."""
     lead = {None: (1,), 0: (plan.timesteps, 1), 1: (1, plan.timesteps)}[plan.input.time_axis]
-    values = Reference(plan).values(torch.zeros(*lead, *plan.input.shape))
+    run, values = Reference(plan), [given(plan, torch.zeros(*lead, *plan.input.shape))]
+    for number, op in enumerate(plan.operations[1:], 1):
+        inputs = [values[i] for i in op.inputs]
+        if isinstance(op, p.Synapse):
+            axis = 1 + plan.operations[op.inputs[0]].over_time
+            values.append(torch.zeros(()).expand(*inputs[0].shape[:axis], *_through(op, tuple(inputs[0].shape[axis:]))))
+        else:
+            values.append(run.one(number, inputs, plan.timesteps))
     for number, (op, value) in enumerate(zip(plan.operations, values, strict=True)):
         wanted = (plan.timesteps, 1, *op.shape) if op.over_time else (1, *op.shape)
         if tuple(value.shape) != wanted:
             raise PlanError(f"operation {number} gives {tuple(value.shape)} and says {wanted}")
     if not plan.outputs or not all(0 <= number < len(values) for number in plan.outputs):
         raise PlanError(f"there are no outputs {plan.outputs}")
+
+
+def _through(op: p.Synapse, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the shape that a synapse makes of another, if its weight takes that."""
+    outputs, inputs, *kernel = op.weight.shape
+    axes = zip(shape[1:], kernel, op.stride, op.padding, op.dilation, strict=True)
+    sides = [(side + 2 * padding - dilation * (size - 1) - 1) // stride + 1 for side, size, stride, padding, dilation in axes]
+    fits = inputs * op.groups == shape[0] and not outputs % op.groups and min(sides, default=1) > 0
+    if not fits or (op.bias is not None and tuple(op.bias.shape) != (outputs,)):
+        raise PlanError(f"{op.name} has a weight {tuple(op.weight.shape)} in {op.groups} groups for an input {shape}")
+    return outputs, *sides
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -77,7 +77,8 @@ class _Written:
 
     def _apart(self, op: Synapse) -> Operation:
         """Give a layer on the parts of the sum that it reads, if it reads one of spikes."""
-        path, source = [], op.inputs[0]
+        path: list[Pool | Reshape] = []
+        source = op.inputs[0]
         while isinstance(below := self._plan.operations[source], Pool | Reshape) and _spreads(below):
             path.insert(0, below)
             source = below.inputs[0]

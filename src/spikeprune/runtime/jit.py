@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 from spikeprune.errors import MissingExtra
@@ -19,7 +20,7 @@ try:
 except ImportError:
     llvm = ir = None
 
-__all__ = ["Function", "available", "compiled", "compiling_for", "ir", "unshared"]
+__all__ = ["Function", "available", "compiled", "compiling_for", "ir"]
 
 Function = Callable[..., None]
 
@@ -76,22 +77,6 @@ def compiled(key: Hashable, write: Callable[[Any], None]) -> Function:
     return function
 
 
-def unshared(write: Callable[[Any], None]) -> Function:
-    """Compile a function that lives as long as it is referred to, for whom `compiled` would keep too many.
-
-    Raises:
-        MissingExtra: llvmlite is not installed.
-    """
-    if not available():
-        raise MissingExtra.of("llvmlite", "runtime", "native code")
-    with _lock:
-        target, module = _target(speed=0), _written(write)
-        kinds = [_name(argument.type) for argument in _only(module).args]
-        function, engine = _loaded(kinds, target.emit_object(llvm.parse_assembly(str(module))), target)
-    function.engine = engine  # type: ignore[attr-defined]
-    return function
-
-
 @contextmanager
 def compiling_for(processor: str) -> Iterator[None]:
     """Compile what is asked for in here for another processor, by LLVM's name of it; this one must have all its instructions.
@@ -110,7 +95,7 @@ def compiling_for(processor: str) -> Iterator[None]:
 
 def _compile(key: Hashable, write: Callable[[Any], None]) -> Function:
     """Compile a function that is never freed; one that this package writes is kept on disk as well."""
-    target = _target(speed=3)
+    target = _target()
     name = cache.name_of(key, target.triple, _cpu(), llvm.llvm_version_info) if _own(key, write) else None
     found = None if name is None else cache.read(name)
     if found is None:
@@ -133,15 +118,20 @@ def _own(key: Hashable, write: Callable[[Any], None]) -> bool:
 def _cpu() -> tuple[str, str]:
     """Give the processor's name and features, as LLVM has them."""
     other = _processor.get()
-    return (other, "") if other else (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    return (other, "") if other else _host()
 
 
-def _target(speed: int) -> Any:
+@lru_cache(maxsize=1)
+def _host() -> tuple[str, str]:
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+def _target() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     name, features = _cpu()
     return llvm.Target.from_default_triple().create_target_machine(
-        name, features, opt=speed, reloc="pic", codemodel="jitdefault", jit=True
+        name, features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
     )
 
 

@@ -1,8 +1,8 @@
 """Native calls in a row as one: written once for fixed shapes and places, then run again and again.
 
 A call of a native function from Python costs microseconds, and its tensors' as many again; small networks would be made of little else.
-So a program keeps every call's arguments, lends calls that follow each other the same rooms, and compiles the whole row into one
-function without arguments.
+So a program keeps every call's arguments in a table, lends calls that follow each other the same rooms, and has one native function
+go through the table. That function is the same for all programs: none is compiled for itself.
 """
 
 import ctypes
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from spikeprune.errors import LayoutError
-from spikeprune.runtime.jit import Function, ir, unshared
+from spikeprune.runtime.jit import Function, compiled, ir
+
+STEP = 8  # of the number of arguments that a runner's calls may have
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Program:
     def __init__(self) -> None:
         self._calls: list[tuple[Function, tuple[Tensor | Room | int, ...]]] = []
         self._rooms: dict[str, Tensor] = {}
-        self._whole: Function | None = None
+        self._table = torch.zeros(0, dtype=torch.int64)
+        self._whole: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -102,16 +105,19 @@ class Program:
         self._whole = None
 
     def run(self) -> None:
-        """Run all calls; the first time they are compiled into one."""
+        """Run all calls; the first time their table is written."""
         if not self._calls:
             return
         if self._whole is None:
             self._furnish()
-            self._whole = unshared(partial(_write, [(place(f), self._plain(arguments)) for f, arguments in self._calls]))
+            rows = [[place(f), len(arguments), *self._plain(arguments)] for f, arguments in self._calls]
+            self._table = torch.tensor([word for row in rows for word in row])
+            most = max(len(arguments) for _, arguments in self._calls)
+            self._whole = partial(runner(-(-most // STEP) * STEP), self._table.data_ptr(), len(rows))
         self._whole()
 
     def run_each(self, around: Callable[[Callable[[], None]], object] | None = None) -> None:
-        """Run call by call, without compiling anything.
+        """Run call by call, from Python.
 
         Args:
             around: is given each call, to make it, such as a clock.
@@ -155,11 +161,39 @@ def place(function: Function) -> int:
     return address
 
 
-def _write(calls: list[tuple[int, list[int]]], module: Any) -> None:
+def runner(most: int) -> Function:
+    """Give the function that makes calls one after the other: table, count.
+
+    Args:
+        most: how many arguments a call may have. The table is int64, call by call: address, number of arguments, arguments.
+    """
+    return compiled(("program", most), partial(_write, most))
+
+
+def _write(most: int, module: Any) -> None:
     word = ir.IntType(64)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), []), "program")
-    code = ir.IRBuilder(function.append_basic_block("entry"))
-    for address, arguments in calls:  # an address is passed like a whole number of 64 bits
-        kind = ir.FunctionType(ir.VoidType(), [word] * len(arguments))
-        code.call(code.inttoptr(word(address), kind.as_pointer()), [word(x) for x in arguments])
-    code.ret_void()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word.as_pointer(), word]), "program")
+    entry, head, body, after, end = (function.append_basic_block(name) for name in ("entry", "head", "body", "after", "end"))
+    ir.IRBuilder(entry).branch(head)
+    code = ir.IRBuilder(head)
+    row, done = code.phi(word.as_pointer()), code.phi(word)
+    code.cbranch(code.icmp_signed("<", done, function.args[1]), body, end)
+    code.position_at_end(body)
+    address, size = (code.load(code.gep(row, [word(i)])) for i in range(2))
+    cases = code.switch(size, end)
+    for count in range(most + 1):
+        block = function.append_basic_block(f"of {count}")
+        cases.add_case(word(count), block)
+        code.position_at_end(block)
+        kind = ir.FunctionType(ir.VoidType(), [word] * count)  # an address is passed like a whole number of 64 bits
+        code.call(code.inttoptr(address, kind.as_pointer()), [code.load(code.gep(row, [word(2 + i)])) for i in range(count)])
+        code.branch(after)
+    code.position_at_end(after)
+    for value, first, later in (
+        (row, function.args[0], code.gep(row, [code.add(size, word(2))])),
+        (done, word(0), code.add(done, word(1))),
+    ):
+        value.add_incoming(first, entry)
+        value.add_incoming(later, after)
+    code.branch(head)
+    ir.IRBuilder(end).ret_void()

@@ -4,7 +4,7 @@ import pytest
 
 from spikeprune.bench import goals
 from spikeprune.bench.cases import Case, Correctness, Row, timed_row
-from spikeprune.bench.goals import Goal, verdict
+from spikeprune.bench.goals import Goal, Under, verdict
 from spikeprune.bench.peers import PEERS
 from spikeprune.bench.report import Report, cells
 from spikeprune.bench.timing import Times
@@ -29,6 +29,15 @@ def test_a_ratio_is_judged_by_its_goal(ratio, expected):
 def test_without_a_stretch_a_high_ratio_is_met_and_without_a_goal_nothing_is_judged():
     assert Goal(3).verdict(100) == "met"
     assert verdict(None, 0.1) == "no goal"
+
+
+@pytest.mark.parametrize(("amount", "expected"), [(None, "not measured"), (0.49, "met"), (0.5, "missed"), (2.0, "missed")])
+def test_a_goal_in_seconds_is_judged_by_the_amount_whatever_the_ratio(amount, expected):
+    row = Row("read", amount, "s", ratio=100.0, goal=Under(0.5, "s"))
+    assert row.verdict == expected
+    assert cells(row)[3:5] == ("< 0.5 s", expected)
+    told = json.loads(Report({"options": OPTIONS}, [case(row)]).to_json())["cases"][0]["rows"][0]
+    assert (told["goal"], told["verdict"]) == ({"most": 0.5, "unit": "s"}, expected)
 
 
 def test_goals_name_peers_that_there_are():

@@ -115,7 +115,10 @@ def test_memory_grows_with_what_is_read_and_run(tmp_path):
     made, file = maker.make(VGG), tmp_path / "engine.safetensors"
     save_engine(file, compile(made.view, maker.batch(VGG, 1)))
     tasks = [{"saved": str(maker.path(VGG))}, {"engine": str(file)}]
-    assert all(0 <= memory.grown({"network": asdict(VGG), **task}) < 1e9 for task in tasks)
+    for found in [memory.grown({"network": asdict(VGG), **task}) for task in tasks]:
+        assert 0 <= found.running <= found.whole < 1e9
+        assert 0 < found.cpu < 60
+        assert 0 < found.wall < 60
     before = memory.read("VmRSS")
     kept = torch.ones(50_000_000 // 4)
     assert memory.read("VmRSS") - before > 40_000_000, len(kept)

@@ -13,6 +13,7 @@ from channel_nets import awake
 from small_nets import Loop, jelly, lively, noise, spikes
 from spikeprune import zoo
 from spikeprune.engine import compile, make_plan
+from spikeprune.engine.engine import compared
 from spikeprune.engine.firing import native
 from spikeprune.engine.grid import on_grid
 from spikeprune.errors import LayoutError, NonFinite, PlanError
@@ -51,8 +52,7 @@ def test_agreement_is_counted_by_sample_of_outputs_over_time():
     engine, other = compile(Loop(), x), compile(lively(Loop(), seed=1), x)
     assert engine.agreement(x).samples == 5
     differ = (engine(x) != other(x)).flatten(2).any(2).any(0)
-    engine.plan = other.plan  # as if spikes had flipped
-    assert engine.agreement(x).flipped == int(differ.sum()) > 0
+    assert compared(other.plan, engine(x), x).flipped == int(differ.sum()) > 0  # as if spikes had flipped
 
 
 def test_the_batch_size_that_was_used_last_is_kept():
@@ -290,3 +290,51 @@ def test_weights_that_are_not_finite_are_named():
         net.fc2.weight[0, 0] = float("nan")
     with pytest.raises(NonFinite, match="1 of 15 weights of layer 'fc2' are NaN"):
         compile(net, spikes(T, 3, 6))
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_layers_that_read_sums_of_spikes_are_native(samples):
+    torch.manual_seed(0)
+    net, x = zoo.make("sew_resnet18", width=1 / 16, timesteps=T, image=(3, 16, 16)), torch.rand(samples, 3, 16, 16)
+    engine = compile(awake(net), x, kernel="scatter")
+    others = [choice.name for choice in engine.choices if choice.kernel != "scatter"]
+    assert others == ["conv1"], engine.explain()
+    assert len(engine.choices) == 21
+    same(engine, x)
+
+
+def test_a_network_with_sums_of_spikes_runs_step_by_step_and_from_a_file(tmp_path):
+    torch.manual_seed(0)
+    net, x = zoo.make("sew_resnet18", width=1 / 16, timesteps=T, image=(3, 16, 16)), torch.rand(2, 3, 16, 16)
+    engine = compile(awake(net), x, kernel="gather")
+    whole = engine(x)
+    assert torch.allclose(sum(engine.step(x) for _ in range(T)), whole, atol=1e-5)
+    sp.save_engine(tmp_path / "net", engine)
+    assert torch.equal(sp.load_engine(tmp_path / "net")(x), whole)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, 1), (2, 2, 1), (3, 1, 1)])
+def test_max_pools_with_padding_are_native(size, stride, padding):
+    pool = layer.MaxPool2d(size, stride, padding)
+    net = events(layer.Conv2d(2, 8, 3, padding=1), firing(), pool, layer.Conv2d(8, 4, 3), firing())
+    x = spikes(T, 2, 2, 9, 9)
+    engine = compile(net, x, kernel="scatter")
+    assert [choice.kernel for choice in engine.choices] == ["scatter", "scatter"]
+    assert engine._builds[0][2].steps.torch == 0
+    same(engine, x)
+
+
+def test_currents_that_are_summed_over_time_are_no_step_of_torch():
+    class Summed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.neuron, self.fc = layer.Linear(6, 20), firing(), layer.Linear(20, 4)
+            functional.set_step_mode(self, "m")
+
+        def forward(self, x):
+            return self.fc(self.neuron(self.hidden(x))).mean(0)
+
+    x = spikes(T, 3, 6)
+    engine = compile(lively(Summed()), x)
+    assert engine._builds[0][3].steps.torch == 0
+    same(engine, x)

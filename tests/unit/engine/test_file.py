@@ -1,6 +1,8 @@
 """An engine in a file: the same answers without the network, small, and refused when anything in it was changed."""
 
 import json
+from dataclasses import replace
+from weakref import ref
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from nets_over_time import NETS, batch
 from small_nets import Loop, noise, spikes
 from spikeprune import zoo
 from spikeprune.engine import compile, load_engine, save_engine
+from spikeprune.engine.plan import Synapse
+from spikeprune.engine.stored import Stored
 from spikeprune.errors import LayoutError, PlanError, SpikepruneError, StorageError
 from spikeprune.files import read_tensors, write_tensors
 from spikeprune.runtime import jit
@@ -137,3 +141,115 @@ def test_what_torch_runs_by_the_networks_own_functions_cannot_be_saved(tmp_path)
     with pytest.raises(PlanError, match=r"cannot be saved.*sigmoid"):
         save_engine(tmp_path / "net", engine)
     assert not (tmp_path / "net").exists()
+
+
+def vgg(tmp_path, bits, kernel="gather"):
+    net = awake(zoo.make("vgg9", image=(1, 16, 16), width=1 / 16, timesteps=2, coding="direct")).eval()
+    return saved(tmp_path, net, noise(2, 1, 16, 16), bits=bits, kernel=kernel)
+
+
+@pytest.mark.parametrize("bits", [None, 8, 5])
+def test_a_plan_that_is_read_is_the_one_that_was_written_and_is_kept_by_whoever_holds_it(bits, tmp_path):
+    engine, path = vgg(tmp_path, bits)
+    again = load_engine(path)
+    assert any(op.weight.is_meta for op in again._plan.operations if isinstance(op, Synapse))  # as long as nobody asks
+    plan = again.plan
+    assert plan is again.plan
+    for one, other in zip(plan.operations, engine.plan.operations, strict=True):
+        if isinstance(one, Synapse):
+            torch.testing.assert_close(one.weight, other.weight, rtol=1e-6, atol=0)
+    gone = ref(plan)
+    del plan
+    assert gone() is None
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_what_is_read_can_do_what_was_compiled(bits, tmp_path):
+    engine, path = vgg(tmp_path, bits)
+    again, x = load_engine(path), noise(5, 1, 16, 16, seed=3)
+    assert again.agreement(x).difference < 1e-5
+    torch.testing.assert_close(again(x[:1]), engine(x[:1]), rtol=0, atol=1e-6)
+    steps = sum(again.step(x) for _ in range(2))
+    torch.testing.assert_close(steps, engine(x), rtol=0, atol=1e-5)
+    save_engine(tmp_path / "again", again)
+    torch.testing.assert_close(load_engine(tmp_path / "again")(x), engine(x), rtol=0, atol=1e-6)
+
+
+def test_layers_that_torch_runs_have_their_weights_and_native_ones_have_not(tmp_path):
+    _, path = vgg(tmp_path, 8, {"conv2": "dense", "conv4": "gather"})
+    weights = {op.name: op.weight for op in load_engine(path)._plan.operations if isinstance(op, Synapse)}
+    assert not weights["conv1"].is_meta  # its input is no spikes
+    assert not weights["conv2"].is_meta
+    assert not weights["conv3"].is_meta  # an average becomes part of it
+    assert weights["conv4"].is_meta
+
+
+def test_a_choice_that_a_layer_cannot_have_is_told_when_it_runs(tmp_path):
+    from spikeprune.engine.file import _checksum
+
+    _, path = vgg(tmp_path, None)
+    tensors, metadata = read_tensors(path)
+    text = metadata["engine"].replace('"kernel": "gather"', '"kernel": "bit-sliced gather"')
+    write_tensors(path, tensors, {**metadata, "engine": text, "checksum": _checksum(tensors, text)})
+    with pytest.raises(PlanError, match=r"cannot run by 'bit-sliced gather': its weights are no whole numbers.*again"):
+        load_engine(path)(noise(1, 1, 16, 16))
+    text = metadata["engine"].replace('"kernel": "gather"', '"kernel": "magic"')
+    write_tensors(path, tensors, {**metadata, "engine": text, "checksum": _checksum(tensors, text)})
+    with pytest.raises(PlanError, match="cannot run by 'magic': no kernel has that name"):
+        load_engine(path)(noise(1, 1, 16, 16))
+
+
+def test_a_weight_that_torch_would_need_is_told_where_native_code_does_not_take_it_any_more(tmp_path, monkeypatch):
+    _, path = vgg(tmp_path, 8)
+    monkeypatch.setattr("spikeprune.engine.stock.connect", lambda operations, synapse: "not any more")
+    with pytest.raises(PlanError, match=r"saved for a native kernel, but has none here. Compile the network again."):
+        load_engine(path)(noise(1, 1, 16, 16))
+
+
+FAULTS = {
+    "no such bits": {"bits": 1},
+    "a shape of one axis": {"shape": torch.Size([6])},
+    "too few bits of life": {"alive": torch.zeros(1, dtype=torch.uint8)},
+    "another kind of values": {"values": torch.zeros(2)},
+    "too few values": {"values": torch.zeros(1, dtype=torch.uint8)},
+    "steps of others": {"step": torch.ones(3, dtype=torch.double)},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_parts_of_a_weight_that_do_not_fit_are_refused(fault):
+    one = Stored.of(torch.tensor([[0.5, 0.0, 1.5, 0.25, 0, 0, 0, 0, 1], [1.0, 0, 0, 0, 0, 0, 0, 0, -2.0]], dtype=torch.double))
+    for parts, fits in (({}, True), (FAULTS[fault], False)):
+        tensors: dict = {}
+        told = replace(one, **parts).write("w.", tensors)
+        if fits:
+            assert torch.equal(Stored.read("w.", told, tensors).whole(), one.whole())
+        else:
+            with pytest.raises(PlanError, match=r"the weight 'w.' of shape .* is none"):
+                Stored.read("w.", told, tensors)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 7, 8])
+def test_whole_numbers_of_all_sizes_come_back(bits):
+    most = 2 ** (bits - 1) - 1
+    numbers = torch.tensor([[most, -most, 0, 1, 0], [0, -most, most, 0, 1]], dtype=torch.int8)
+    one = Stored.of(numbers.double() * 0.5)
+    assert one.bits == bits
+    assert torch.equal(one.numbers(), numbers)
+    assert torch.equal(one.whole(), numbers.double() * 0.5)
+
+
+@pytest.mark.parametrize("form", [(1, 1, 1, 1), (2, 1, 1, 2), (1, 0, 2, 1), (3, 2, 1, 4)])
+def test_the_shape_that_a_convolution_makes_is_that_of_torch_and_what_does_not_fit_is_refused(form):
+    from spikeprune.engine.file import _through
+
+    stride, padding, dilation, groups = form
+    weight = torch.zeros(8, 4 // groups, 3, 2)
+    pairs = {"stride": (stride,) * 2, "padding": (padding,) * 2, "dilation": (dilation,) * 2}
+    op = Synapse(inputs=(0,), shape=(), over_time=True, name="a", weight=weight, bias=None, groups=groups, **pairs)
+    found = torch.nn.functional.conv2d(torch.zeros(1, 4, 9, 7), weight, None, **pairs, groups=groups)
+    assert _through(op, (4, 9, 7)) == tuple(found.shape[1:])
+    short = {"bias": torch.zeros(7)}
+    for other, shape in ((op, (5, 9, 7)), (replace(op, **short), (4, 9, 7)), (replace(op, padding=(0, 0)), (4, 2, 7))):
+        with pytest.raises(PlanError, match=r"a has a weight .* for an input"):
+            _through(other, shape)

@@ -73,10 +73,40 @@ def test_what_would_read_other_memory_is_refused():
     assert len(made) == 2
 
 
-def test_a_whole_program_is_one_native_call(monkeypatch):
+def test_a_whole_program_is_one_native_call_of_a_function_that_all_share(monkeypatch):
     made, x, _, found = packed_and_counted()
     made.run()
-    monkeypatch.setattr(program, "unshared", None)  # compiling again would fail
+    shared = program.runner(8)
+    monkeypatch.setattr(program, "compiled", None)  # compiling again would fail
     x[:] = 1.0
     made.run()
     assert found.tolist() == [70, 70]
+    monkeypatch.setattr(program, "runner", lambda most: shared if most == 8 else pytest.fail(f"calls of {most}"))
+    other, x, _, found = packed_and_counted()
+    x[:] = 1.0
+    other.run()
+    assert found.tolist() == [70, 70]
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 9, 16, 17, 30])
+def test_calls_of_any_number_of_arguments_get_them_all_in_their_order(count):
+    found, made = torch.full((count + 1,), -1), Program()
+    made.add(numbers(count), found, *range(5, 5 + count))
+    made.add(numbers(1), found[count:], 77)  # the row behind begins where this one ends
+    made.run()
+    assert found.tolist() == [*range(5, 5 + count), 77]
+
+
+def numbers(count):
+    """A function that writes so many arguments where the first says."""
+
+    def write(module):
+        word = jit.ir.IntType(64)
+        kind = jit.ir.FunctionType(jit.ir.VoidType(), [word.as_pointer(), *[word] * count])
+        function = jit.ir.Function(module, kind, "numbers")
+        code = jit.ir.IRBuilder(function.append_basic_block())
+        for i, value in enumerate(function.args[1:]):
+            code.store(value, code.gep(function.args[0], [word(i)]))
+        code.ret_void()
+
+    return jit.compiled(("numbers", count), write)
