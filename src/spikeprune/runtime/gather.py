@@ -93,7 +93,8 @@ def pack(
     words = [term.short(), values.short()] if integer else [term.int(), values.view(torch.int32)]
     entries = torch.stack(words, 1).contiguous()
     counts = torch.bincount(output, minlength=len(weight))
-    cuts = [bounds(row) if integer else [len(row)] for row in torch.split(values, counts.tolist())]
+    rows, fits = torch.split(values, counts.tolist()), _fit(flat) if integer else [True] * len(weight)
+    cuts = [[len(row)] if whole else bounds(row) for row, whole in zip(rows, fits, strict=True)]
     parts = torch.tensor([0, *(end for row in cuts for end in row)])
     first = torch.tensor([0, *(len(row) for row in cuts)]).cumsum(0)
     shifts = (counts.cumsum(0) - counts).repeat_interleave(first.diff())
@@ -102,6 +103,13 @@ def pack(
     table = constants(neurons, *affine(weight, scale, bias), len(weight))
     shape = Shape(integer, wide, None if neurons is None else neurons.hard)
     return GatherLayer(entries, parts.int(), first.int(), table, kernel, weight.shape[1], shape)
+
+
+def _fit(weight: Tensor) -> list[bool]:
+    """Say of which rows of whole numbers 16 bits hold every sum."""
+    high, low = (part.sum(1, dtype=torch.int64) for part in (weight.clamp(min=0), weight.clamp(max=0)))
+    found: list[bool] = ((high <= SHORT) & (low >= -SHORT - 1)).tolist()
+    return found
 
 
 def bounds(row: Tensor) -> list[int]:
