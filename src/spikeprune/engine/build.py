@@ -22,10 +22,11 @@ from spikeprune.engine.reference import Reference
 from spikeprune.engine.steps import Steps
 from spikeprune.engine.stock import Fused, Stock, current
 from spikeprune.errors import PlanError
-from spikeprune.runtime import encode, moves, readout, spikes
+from spikeprune.runtime import add, encode, moves, readout, spikes
 from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
+ALONE = "neurons"  # what is chosen for neurons that are no part of a layer
 Made = TypeVar("Made")
 
 
@@ -148,7 +149,8 @@ class Build:
                 return
         else:
             name, why = (fused.name, "its input is no spikes") if isinstance(fused, Fused) else (op.name, fused)
-            self.choices[number] = Choice(number, name, DENSE, note=why)
+            layer = isinstance(self.plan.operations[current(self.plan.operations, number)[0]], p.Synapse)
+            self.choices[number] = Choice(number, name, DENSE if layer else ALONE, note=why)
         program, held.maps, membrane = self._encoded(number, op, self._currents(number))
         self._kept += [] if membrane is None else [(membrane, membrane.clone())]
         program.run_each()
@@ -239,6 +241,8 @@ class Build:
         given = [self.real(i) for i in op.inputs]
         if isinstance(op, p.Readout) and not self._streams and len(op.shape) == 1 and given[0].stride(2) == 1:
             return self._now(lambda program: readout.prepare_currents(program, given[0], op.weights))
+        if isinstance(op, p.Add) and all(_mapped(x) for x in given) and given[0].shape == given[1].shape:
+            return self._now(lambda program: add.prepare(program, given[0], given[1]))
         if isinstance(op, p.Reshape) and given[0].is_contiguous():
             return given[0].view(*given[0].shape[: 1 + op.over_time], *op.shape)
         if self._stock.stores(number):
@@ -269,6 +273,11 @@ def spiking(plan: p.Plan, x: Tensor) -> set[int]:
         if (isinstance(op, p.Neuron) and op.gives == "spikes") or (kept and found.issuperset(op.inputs)):
             found.add(number)
     return {number for number in found if len(plan.operations[number].shape) in (1, 3)}
+
+
+def _mapped(x: Tensor) -> bool:
+    """Whether a value over time has maps, or features, that native code reads."""
+    return x.dim() in (3, 5) and x[(0,) * (x.dim() // 2 + 1)].is_contiguous()
 
 
 def void(_: object) -> None:

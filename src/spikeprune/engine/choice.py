@@ -64,4 +64,5 @@ def _percent(share: float | None) -> str:
 def _times(found: dict[str, float], kernel: str) -> str:
     """The chosen one first, then the others."""
     order = sorted(found, key=lambda name: (name != kernel, found[name]))
-    return ", ".join(f"{found[name]:,.0f}" if name == kernel else f"{name} {found[name]:,.0f}" for name in order)
+    told = {name: f"{took:,.0f}" if took >= 10 else f"{took:.1f}" for name, took in found.items()}
+    return ", ".join(told[name] if name == kernel else f"{name} {told[name]}" for name in order)

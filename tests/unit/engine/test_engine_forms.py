@@ -338,3 +338,13 @@ def test_currents_that_are_summed_over_time_are_no_step_of_torch():
     engine = compile(lively(Summed()), x)
     assert engine._builds[0][3].steps.torch == 0
     same(engine, x)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18"])
+def test_currents_that_are_added_are_no_step_of_torch(name):
+    torch.manual_seed(0)
+    net, x = zoo.make(name, width=1 / 16, timesteps=T, image=(3, 16, 16)), torch.rand(2, 3, 16, 16)
+    engine = compile(awake(net), x, kernel="scatter")
+    assert engine._builds[0][2].steps.torch <= 3, engine.explain()  # the first convolution, and the readout
+    assert {choice.kernel for choice in engine.choices if choice.name != "conv1"} == {"scatter", "neurons"}, engine.explain()
+    same(engine, x)
