@@ -132,11 +132,10 @@ class Engine:
                 parts = [self._run(slot, chunk) for slot, chunk in enumerate(chunks)]
             else:
                 parts = list(self._pool.map(self._run, range(len(chunks)), chunks))
-        axes = [1 if self._plan.operations[number].over_time else 0 for number in self._plan.outputs]
-        outputs = [
-            torch.cat(found, axis) if len(found) > 1 else found[0]
-            for axis, found in zip(axes, zip(*parts, strict=True), strict=True)
-        ]
+        outputs = parts[0]
+        if len(parts) > 1:
+            axes = [1 if self._plan.operations[number].over_time else 0 for number in self._plan.outputs]
+            outputs = [torch.cat(found, axis) for axis, found in zip(axes, zip(*parts, strict=True), strict=True)]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def step(self, x: Tensor) -> Output:

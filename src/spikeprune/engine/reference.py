@@ -184,7 +184,10 @@ def given(plan: p.Plan, x: Tensor, dtype: torch.dtype = torch.float32, device: t
     wrong_time = source.time_axis is not None and x.dim() > 1 and x.shape[source.time_axis] != plan.timesteps
     if tuple(x.shape[lead:]) != source.shape or x.dim() != lead + len(source.shape) or wrong_time or not x.numel():
         raise LayoutError(f"the plan takes {_wanted(source, plan.timesteps)}, but was given {tuple(x.shape)}.")
-    return (x.transpose(0, 1) if source.time_axis == 1 else x).detach().to(device, dtype)
+    x = x.transpose(0, 1) if source.time_axis == 1 else x
+    if x.dtype == dtype and not x.requires_grad and str(device) == x.device.type == "cpu":
+        return x  # small networks feel every microsecond
+    return x.detach().to(device, dtype)
 
 
 def fire(op: p.Neuron, x: Tensor, v: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
