@@ -57,7 +57,7 @@ def bench(
     done = run(names, options, watch=lambda title: err.print(title, soft_wrap=True))
     for part in _shown(done):
         out.print(part, soft_wrap=isinstance(part, str))
-    out.print(f"Report: {options.folder / 'report.md'}", soft_wrap=True)
+    out.print(f"Report: {options.folder / 'report.html'}", soft_wrap=True)
     if not done.right:
         raise PlanError("an engine gave wrong answers; see the lines that say WRONG, and do not trust the times beside them.")
 

@@ -44,7 +44,7 @@ class Report:
         parts = ["# Benchmark", INTRO, *([QUICK] if self.facts["options"]["quick"] else [])]
         for case in self.cases:
             parts += [f"## {heading(case)}", table(TITLES, [cells(row) for row in case.rows]), *lines(case)]
-        parts.append("\n".join(f"- {key}: {_told(value)}" for key, value in self.facts.items()))
+        parts.append("\n".join(f"- {key}: {fact(value)}" for key, value in self.facts.items()))
         return "\n\n".join(parts) + "\n"
 
 
@@ -79,5 +79,11 @@ def _case(case: Case) -> dict[str, Any]:
     return found
 
 
-def _told(value: Any) -> str:
+def fact(value: Any) -> str:
+    """Write what figures depend on in a line.
+
+    Example:
+        >>> fact({"torch": "2.0", "numpy": "2.1"}), fact(9)
+        ('torch 2.0, numpy 2.1', '9')
+    """
     return ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)

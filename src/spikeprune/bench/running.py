@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from spikeprune.bench.measuring import Ground, Options
+from spikeprune.bench.page import page
 from spikeprune.bench.report import Report
 from spikeprune.bench.workloads import WORKLOADS, chosen
 from spikeprune.files import write_text
@@ -22,7 +23,7 @@ UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"
 
 
 def run(names: Sequence[str], options: Options, watch: Callable[[str], None] = lambda title: None) -> Report:
-    """Measure workloads, and write report.json and report.md into the folder of the options.
+    """Measure workloads, and write report.json, report.md and report.html into the folder of the options.
 
     Args:
         names: of `WORKLOADS`; none for all.
@@ -43,6 +44,7 @@ def run(names: Sequence[str], options: Options, watch: Callable[[str], None] = l
             # After each workload: a benchmark that is broken off has told what it knew.
             write_text(options.folder / "report.json", report.to_json())
             write_text(options.folder / "report.md", report.to_markdown())
+            write_text(options.folder / "report.html", page(report))
     return report
 
 
