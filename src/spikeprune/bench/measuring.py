@@ -15,7 +15,8 @@ from spikeprune.bench.making import Made, Maker
 from spikeprune.bench.networks import Network
 from spikeprune.bench.peers import ABOUT, Absent, Call, Task, calls
 from spikeprune.bench.timing import Times, race
-from spikeprune.engine import Engine, compile, make_plan
+from spikeprune.engine import Engine, Reference, compile, make_plan
+from spikeprune.engine.engine import compared
 
 CHECKED = 64  # samples that are run at once when answers are compared
 CALIBRATION = 32  # samples
@@ -148,6 +149,7 @@ class Ground:
     def correctness(self, made: Made, engine: Engine, x: Tensor, batch: int) -> Correctness:
         """Compare an engine with its plan on the timed batch, and with the network as the framework runs it on others."""
         agreement, same, right, eager, tested = engine.agreement(x), 0, 0, 0, 0
+        rounded = compared(engine.plan, Reference(engine.plan)(x), x).flipped
         axis = 0 if made.network.kind == "vgg" else 1
         for samples, labels in self.tests(made.network):
             theirs = made.view(samples).argmax(1)
@@ -155,8 +157,11 @@ class Ground:
             same, tested = same + int((ours == theirs).sum()), tested + len(ours)
             if labels is not None:
                 right, eager = right + int((ours == labels).sum()), eager + int((theirs == labels).sum())
-        shares = (None, None) if made.network.rate is not None else (right / tested, eager / tested)
-        return Correctness(agreement.difference, agreement.flipped, agreement.samples, tested, same / tested, *shares)
+        trained = made.network.rate is None
+        return Correctness(
+            agreement.difference, agreement.flipped, agreement.samples, tested, same / tested,
+            right / tested if trained else None, eager / tested if trained else None, rounded,
+        )  # fmt: skip
 
     def _contestants(self, made: Made, setting: Setting, x: Tensor) -> tuple[dict[str, Call], list[Row]]:
         """Build everyone else; who cannot run has a row that says why, and no call."""

@@ -125,7 +125,7 @@ class _Attempt:
         twin = _Attempt(self.view, self.net, self.axis, self.mode.book.samples, other=True)
         try:
             twin.plan()
-        except PlanError as error:
+        except SpikepruneError as error:  # the network's own too, if time was taken for samples
             raise PlanError(f"with half of the example's values and one sample more: {error}") from error
         if twin.mode.book.keys != self.mode.book.keys:
             raise PlanError(

@@ -63,3 +63,12 @@ def test_the_twin_without_spikes_has_no_neurons():
     assert plan.neurons == {}
     x = noise(3, 3, 32, 32, seed=1)
     torch.testing.assert_close(Reference(plan)(x), net.eval()(x), rtol=1e-4, atol=0)
+
+
+def test_one_timestep_of_one_grey_image_is_no_batch_over_time():
+    torch.manual_seed(0)
+    net, x = zoo.make("vgg11", width=1 / 16, timesteps=1, image=(1, 32, 32), coding="direct"), torch.rand(1, 1, 32, 32)
+    net.eval()
+    plan = make_plan(model_view(net, x))
+    assert plan.input.time_axis is None
+    assert torch.allclose(Reference(plan)(x), net(x), atol=1e-5)
