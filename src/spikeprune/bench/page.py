@@ -76,7 +76,8 @@ def _bar(axes: "Axes", place: int, row: Row) -> None:
     axes.barh(place, row.ratio - 1, 0.66, left=1.0, color=COLORS[0] if row.ratio >= 1 else COLORS[1])
     if row.spread is not None:
         axes.plot([row.spread.least, row.spread.most], [place, place], color=GREY, linewidth=1)
+    most = max(row.ratio, 1.0, 0.0 if row.spread is None else row.spread.most)
     if isinstance(row.goal, Goal):
         axes.plot([row.goal.must] * 2, [place - 0.42, place + 0.42], color=INK, linewidth=2)
-    most = max(row.ratio, 1.0, 0.0 if row.spread is None else row.spread.most)
+        most = max(most, row.goal.must)
     axes.annotate(f"{row.ratio:.3g}", (most, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
