@@ -78,7 +78,8 @@ def test_the_example_of_learned_masks_runs(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     sure = [int(found) for found in re.findall(r"logits (\d+)% sure", out)]
     assert len(sure) == 3
-    assert sure[-1] > sure[0]  # the masks were learned, not only drawn
+    assert sure == sorted(sure)
+    assert sure[-1] > 60  # the masks were learned, not only drawn
     assert float(re.search(r"fine-tuned: accuracy ([\d.]+)%", out)[1]) > 50
     assert "2:4" in out
     packed, dense = (int(found.replace(",", "")) for found in re.search(r"packed: ([\d,]+) bytes.*?, ([\d,]+) as", out).groups())

@@ -13,7 +13,7 @@ from spikeprune.studies.spikenm.settings import FULL
 from spikeprune.studies.study import Study
 
 SEEDS = (0, 1)
-GRID = replace(FULL, patterns=((2, 4), (1, 8)), more=((4, 8),), moments=(0.5,), draws=4)
+GRID = replace(FULL, alone=(), patterns=((2, 4), (1, 8)), more=((4, 8),), moments=(0.5,), draws=4)
 
 
 def measured(value, **more):
