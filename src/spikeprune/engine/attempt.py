@@ -2,20 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from spikeprune.engine.choice import Choice, microseconds
+from spikeprune.engine.crew import Crew
 from spikeprune.engine.held import Held
 from spikeprune.engine.kernels import GIGAHERTZ, KERNELS, Kernel, Layer, Work, dense_cycles
+from spikeprune.engine.steps import Steps
 from spikeprune.engine.stock import Fused, Stock
 from spikeprune.errors import PlanError
-from spikeprune.runtime import planes, spikes
+from spikeprune.runtime import moves, planes, spikes
+from spikeprune.runtime.neurons import LANES
 from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
 DENSE = "dense"
 TRIED = 2  # candidates that are measured at most
+WORTH = 15.0  # microseconds of a layer that threads share: they wait for each other twice, and put together what they made
 CLOSE = 3.0  # times the best by its law, beyond which a candidate is not
 
 
@@ -24,19 +29,19 @@ class Attempt:
     """A layer on a kernel.
 
     Attributes:
-        program: what runs it, and what brings its input into the kernel's form.
+        steps: what runs it, and what brings its input into the kernel's form.
         source: its input, with that form.
         result: its spikes, or its currents.
-        membrane: what it keeps from run to run, and that at the start; None for nothing.
+        membranes: what it keeps from run to run, and that at the start.
     """
 
-    program: Program
+    steps: Steps
     source: Held
     result: SpikeRows | SpikeMaps | Tensor
-    membrane: tuple[Tensor, Tensor] | None
+    membranes: list[tuple[Tensor, Tensor]]
 
 
-def attempt(stock: Stock, number: int, held: Held, kernel: Kernel, *, keeps: bool) -> Attempt:
+def attempt(stock: Stock, number: int, held: Held, kernel: Kernel, *, keeps: bool, crew: Crew | None = None) -> Attempt:
     """Put a layer on a kernel, and run it once.
 
     Args:
@@ -45,25 +50,59 @@ def attempt(stock: Stock, number: int, held: Held, kernel: Kernel, *, keeps: boo
         held: its input.
         kernel: which takes it.
         keeps: whether membranes are kept from run to run.
+        crew: the threads that share its outputs, of a layer that `shareable` allows; None for one.
     """
     fused = stock.layer(number)
     assert isinstance(fused, Fused)
-    program, source = Program(), replace(held)
+    before, source = Program(), replace(held)
     split = kernel.splits and _halved(fused.layer, source.maps)
     if kernel.reads is SpikeRows:
-        x: SpikeRows | SpikeMaps = source.as_rows(program)
+        x: SpikeRows | SpikeMaps = source.as_rows(before)
     else:
-        x = source.as_halves(program) if split else source.as_maps(program, flat=fused.layer.weight.dim() == 2)
-    packed = stock.packed(number, kernel, split=split)
-    if fused.layer.neurons is None:
-        result: SpikeRows | SpikeMaps | Tensor = kernel.currents(program, x, packed)
-        membrane = None
+        x = source.as_halves(before) if split else source.as_maps(before, flat=fused.layer.weight.dim() == 2)
+    if crew is None:
+        parts = [_part(kernel, x, stock.packed(number, kernel, split=split), fused.layer, keeps=keeps)]
     else:
-        start = kernel.rest(x, packed) if keeps else None
-        membrane = None if start is None else (start, start.clone())
-        result = kernel.spikes(program, x, packed, start)
-    program.run_each()
-    return Attempt(program, source, result, membrane)
+        parts = [_part(kernel, x, kernel.pack(one), one, keeps=keeps) for one in stock.parts(number, crew.threads, split=split)]
+    steps = Steps(crew)
+    steps.then(before)
+    result = _together(steps, parts)
+    steps.run()
+    return Attempt(steps, source, result, [one.membrane for one in parts if one.membrane is not None])
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some of a layer's outputs."""
+
+    program: Program
+    result: SpikeRows | SpikeMaps | Tensor
+    membrane: tuple[Tensor, Tensor] | None
+
+
+def _part(kernel: Kernel, x: SpikeRows | SpikeMaps, packed: Any, layer: Layer, *, keeps: bool) -> _Part:
+    program = Program()
+    if layer.neurons is None:
+        return _Part(program, kernel.currents(program, x, packed), None)
+    start = kernel.rest(x, packed) if keeps else None
+    return _Part(program, kernel.spikes(program, x, packed, start), None if start is None else (start, start.clone()))
+
+
+def _together(steps: Steps, parts: list[_Part]) -> SpikeRows | SpikeMaps | Tensor:
+    """Add the parts of a layer, several at once; give where their results lie side by side."""
+    if len(parts) == 1:
+        steps.then(parts[0].program)
+        return parts[0].result
+    after = Program()
+    result = moves.prepare_join(after, [one.result for one in parts if isinstance(one.result, SpikeMaps)])
+    steps.then(tuple(one.program for one in parts), after)
+    return result
+
+
+def shareable(layer: Layer, kernel: Kernel, alone: Attempt) -> bool:
+    """Whether threads may share a layer's outputs: it makes maps of two blocks of channels at least, and takes long enough."""
+    able = kernel.reads is SpikeMaps and layer.neurons is not None and len(layer.weight) >= 2 * LANES
+    return able and microseconds(alone.steps.run) >= WORTH
 
 
 def choose(
@@ -99,7 +138,7 @@ def choose(
     tried = {name: attempt(stock, number, held, KERNELS[name], keeps=keeps) for name in names if name != DENSE}
     if len(names) > 1:
         for name in names:
-            choice.measured[name] = microseconds(dense() if name == DENSE else tried[name].program.run)
+            choice.measured[name] = microseconds(dense() if name == DENSE else tried[name].steps.run)
     choice.kernel = min(names, key=lambda name: choice.measured.get(name, 0.0))
     stock.keep(number, choice.kernel)
     return choice, tried.get(choice.kernel)

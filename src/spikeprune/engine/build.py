@@ -14,8 +14,9 @@ from torch import Tensor
 
 from spikeprune.engine import firing
 from spikeprune.engine import plan as p
-from spikeprune.engine.attempt import DENSE, Attempt, attempt, choose, rate
+from spikeprune.engine.attempt import DENSE, Attempt, attempt, choose, rate, shareable
 from spikeprune.engine.choice import Choice
+from spikeprune.engine.crew import Crew
 from spikeprune.engine.held import Held
 from spikeprune.engine.kernels import KERNELS, Work
 from spikeprune.engine.reference import Reference
@@ -40,6 +41,7 @@ class Build:
         odd: int64 (1,), how many entries of an input of spikes were neither 0 nor 1 in the last run.
         outputs: what the plan returns, after a run.
         choices: for each layer, by the number of its operation.
+        shared: names of the layers whose outputs threads share.
 
     Args:
         stock: layers of the plan.
@@ -47,15 +49,24 @@ class Build:
         spikes: numbers of the values that are nothing but spikes.
         kernels: by the number of an operation, which kernel it must have, or what was chosen before; the others are chosen.
         streams: whether a run is one timestep, and membranes are kept from run to run.
+        crew: threads that share layers' outputs; None for one thread.
     """
 
     @torch.no_grad()
     def __init__(
-        self, stock: Stock, x: Tensor, spikes: Set[int], kernels: Mapping[int, str | Choice], *, streams: bool = False
+        self,
+        stock: Stock,
+        x: Tensor,
+        spikes: Set[int],
+        kernels: Mapping[int, str | Choice],
+        *,
+        streams: bool = False,
+        crew: Crew | None = None,
     ) -> None:
-        self.plan, self._stock, self._kernels, self._streams = stock.plan, stock, kernels, streams
-        self.steps = Steps()
+        self.plan, self._stock, self._kernels, self._streams, self._crew = stock.plan, stock, kernels, streams, crew
+        self.steps = Steps(crew)
         self.choices: dict[int, Choice] = {}
+        self.shared: list[str] = []
         self.odd = torch.zeros(1, dtype=torch.int64)
         self.input = x.clone(memory_format=torch.contiguous_format)
         self._torch = Reference(self.plan)
@@ -187,9 +198,13 @@ class Build:
             choice, won = self._chosen(number, fused, held)
         self.choices[number] = choice
         if won is not None:
+            kernel = KERNELS[choice.kernel]
+            if self._crew is not None and shareable(fused.layer, kernel, won):
+                won = attempt(self._stock, number, held, kernel, keeps=self._streams, crew=self._crew)
+                self.shared.append(fused.name)
             self._held[fused.source] = replace(won.source, real=held.real)
-            self.steps.then(won.program)
-            self._kept += [won.membrane] if won.membrane is not None else []
+            self.steps.join(won.steps)
+            self._kept += won.membranes
         return won
 
     def _chosen(self, number: int, fused: Fused, held: Held) -> tuple[Choice, Attempt | None]:

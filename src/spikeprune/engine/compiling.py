@@ -70,7 +70,7 @@ def compile(
             on a grid already (`quantize_`) are run as whole numbers, others in float32.
         kernel: one for all layers that it takes, or by layer name: "event rows", "scatter", "block
             scatter", "gather", "bit-sliced gather", "dense". Layers that are not named, or do not take it, are measured.
-        threads: over how many to share the samples of a batch.
+        threads: how many may share a batch: by its samples, or layer by layer by outputs, whichever is faster for its size.
         device: "cpu", or "cuda" for a `CudaEngine`, which has neither kernels nor threads; `bits` rounds its weights all the same. Network
             and example may lie on either.
         dtype: of a GPU's weights and of values between its layers: float32, bfloat16 or float16. With the latter two a spike may flip

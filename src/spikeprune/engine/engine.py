@@ -3,9 +3,9 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import final
+from functools import partial
+from typing import NoReturn, final
 
 import torch
 from torch import Tensor
@@ -13,16 +13,18 @@ from torch import Tensor
 from spikeprune.engine.attempt import DENSE
 from spikeprune.engine.build import Build, spiking
 from spikeprune.engine.choice import Choice, table
+from spikeprune.engine.crew import Crew
 from spikeprune.engine.kernels import KERNELS
 from spikeprune.engine.plain import Plain
 from spikeprune.engine.plan import Plan, Readout
 from spikeprune.engine.reference import Output, Reference, given
+from spikeprune.engine.sharing import Way, answer, fastest, refuse_odd, streaming
 from spikeprune.engine.stock import EMPTY, Fused, Stock
 from spikeprune.engine.stored import Stored
 from spikeprune.errors import LayoutError, MissingExtra, PlanError
 from spikeprune.runtime import jit
 
-KEPT = 4  # batch sizes whose buffers are kept, for each thread
+KEPT = 4  # batch sizes whose buffers are kept
 TIE = 1e-3
 """Outputs that differ by more than this share of the largest do so by a spike that one of them has, not by rounding."""
 
@@ -52,14 +54,14 @@ class Engine:
 
     Attributes:
         spikes: numbers of the values that are nothing but spikes; 0 is the input.
-        threads: over how many the samples of a batch are shared.
+        threads: over how many a batch is shared: by its samples, or layer by layer by outputs, whichever was faster for its size.
         choices: which kernel each layer has, and why.
 
     Args:
         plan: what to compute.
         spikes: numbers of the values that are nothing but spikes, as `build.spiking` tells.
         choices: a kernel for each layer, as an earlier engine of this plan chose them; none to choose with the first batch.
-        threads: over how many to share the samples of a batch.
+        threads: how many may share a batch.
         stored: weights that only native layers need, by the number of their synapse; the plan need have their shapes alone.
 
     Raises:
@@ -80,8 +82,10 @@ class Engine:
         self.spikes, self.threads, self.choices, self._stock = frozenset(spikes), threads, list(choices), Stock(plan, stored)
         self._plan = self._stock.plan  # of stored weights it has the shapes
         self._kernels: dict[int, str | Choice] = {choice.number: choice for choice in self.choices}
-        self._lock, self._pool = threading.Lock(), ThreadPoolExecutor(threads) if threads > 1 else None
-        self._builds: list[OrderedDict[int, Build | Plain]] = [OrderedDict() for _ in range(threads)]
+        self._lock, self._crew = threading.Lock(), Crew(threads) if threads > 1 else None
+        axes = [self._plan.operations[number].over_time for number in (0, *self._plan.outputs)]
+        self._axes = [1 if over_time else 0 for over_time in axes]  # of the samples in the input, and in each output
+        self._ways: OrderedDict[int, Way] = OrderedDict()  # by number of samples
         self._stream: Build | Plain | None = None
         self._next = 0
 
@@ -98,7 +102,7 @@ class Engine:
             plan: what to compute.
             x: the example, as the plan's input says.
             kernel: one for all layers that it takes, or by layer name; layers that are not named are measured.
-            threads: over how many to share the samples of a batch.
+            threads: how many may share a batch.
 
         Raises:
             PlanError: there is no such kernel or layer, or the layer is none for it.
@@ -106,12 +110,14 @@ class Engine:
         """
         value = given(plan, x)
         engine = Engine(plan, spiking(plan, value), (), threads)
-        first = engine._chunks(value)[0]
         engine._kernels = dict(wanted(engine._stock, kernel))
-        build = engine._built(first)
-        engine._builds[0][engine._size(first)] = build
+        build = engine._built(value)
         engine.choices = sorted(build.choices.values(), key=lambda choice: choice.number)
         engine._kernels = {choice.number: choice for choice in engine.choices}
+        if engine._crew is None:
+            engine._ways[engine._size(value)] = Way([build], 0 in engine.spikes, engine._axes)
+        else:
+            engine._run(value)
         return engine
 
     def __call__(self, x: Tensor) -> Output:
@@ -126,16 +132,9 @@ class Engine:
         Raises:
             LayoutError: x has another shape or T; or the engine was compiled for spikes, all 0 or 1, and x is no such.
         """
-        chunks = self._chunks(given(self._plan, x))
+        value = given(self._plan, x)
         with self._lock:
-            if self._pool is None or len(chunks) == 1:
-                parts = [self._run(slot, chunk) for slot, chunk in enumerate(chunks)]
-            else:
-                parts = list(self._pool.map(self._run, range(len(chunks)), chunks))
-        outputs = parts[0]
-        if len(parts) > 1:
-            axes = [1 if self._plan.operations[number].over_time else 0 for number in self._plan.outputs]
-            outputs = [torch.cat(found, axis) for axis, found in zip(axes, zip(*parts, strict=True), strict=True)]
+            outputs = self._run(value)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def step(self, x: Tensor) -> Output:
@@ -159,10 +158,10 @@ class Engine:
             raise LayoutError(f"a step takes (N, {', '.join(map(str, source.shape))}), but was given {tuple(x.shape)}.")
         value = _plain(x if source.time_axis is None else x.unsqueeze(0))
         if 0 in self.spikes:  # before any membrane has moved
-            _refuse_odd(int(((value != 0) & (value != 1)).sum()), value)
+            refuse_odd(int(((value != 0) & (value != 1)).sum()), value)
         with self._lock:
             if self._stream is None or (self._next == 0 and self._stream.input.shape != value.shape):
-                self._stream = self._built(value, streams=True)
+                self._stream = streaming(value, partial(self._built, streams=True), self._crew)
             if self._next == self._plan.timesteps:
                 raise LayoutError(f"all {self._next} timesteps have been; call reset() before the next batch.")
             if self._stream.input.shape != value.shape:
@@ -182,7 +181,12 @@ class Engine:
     def explain(self) -> str:
         """Tell each layer's kernel, how many of its inputs fired in the example, how many weights live, and what was predicted and measured."""
         return "\n".join(
-            [table(self.choices), *(f"{op.name} runs in torch: {op.reason}" for op in self._plan.outside), *self._plan.notes]
+            [
+                table(self.choices),
+                *self._told(),
+                *(f"{op.name} runs in torch: {op.reason}" for op in self._plan.outside),
+                *self._plan.notes,
+            ]
         )
 
     def agreement(self, x: Tensor) -> Agreement:
@@ -193,29 +197,30 @@ class Engine:
         """
         return compared(self.plan, self(x), x)
 
-    def _built(self, x: Tensor, *, streams: bool = False) -> Build | Plain:
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise PlanError("an engine holds machine code, so it is not copied or pickled; save it by save_engine, or compile again.")
+
+    def _told(self) -> list[str]:
+        """Tell what was measured of sharing, by batch size."""
+        return [f"{size} samples at a time: {way.note}" for size, way in self._ways.items() if way.note]
+
+    def _built(self, x: Tensor, crew: Crew | None = None, *, streams: bool = False) -> Build | Plain:
         if not jit.available():
             return Plain(self._plan, x, streams=streams)
-        return Build(self._stock, x, self.spikes, self._kernels, streams=streams)
+        return Build(self._stock, x, self.spikes, self._kernels, streams=streams, crew=crew)
 
-    def _run(self, slot: int, x: Tensor) -> list[Tensor]:
-        builds, size = self._builds[slot], self._size(x)
-        if size not in builds:
-            builds[size] = self._built(x)
-            while len(builds) > KEPT:
-                builds.popitem(last=False)
-        builds.move_to_end(size)
-        return self._answer(builds[size], x)
-
-    def _answer(self, build: Build | Plain, x: Tensor) -> list[Tensor]:
-        build.input.copy_(x)
-        build.run()
-        if 0 in self.spikes:
-            _refuse_odd(int(build.odd), x)
-        return [out.clone() for out in build.outputs]
+    def _run(self, x: Tensor) -> list[Tensor]:
+        size = self._size(x)
+        if size not in self._ways:
+            self._ways[size] = fastest(x, self._built, 0 in self.spikes, self._axes, self._crew)
+            while len(self._ways) > KEPT:
+                self._ways.popitem(last=False)
+        self._ways.move_to_end(size)
+        return self._ways[size].run(x)
 
     def _stepped(self, build: Build | Plain, x: Tensor) -> list[Tensor]:
-        outputs = self._answer(build, x)
+        outputs = answer(build, x, 0 in self.spikes)
         first, self._next = self._next == 0, self._next + 1
         found = []
         for number, out in zip(self._plan.outputs, outputs, strict=True):
@@ -224,12 +229,8 @@ class Engine:
             found.append(out[0] if op.over_time else share)
         return found
 
-    def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        parts = min(self.threads, self._size(x))
-        return x.tensor_split(parts, 1 if self._plan.input.over_time else 0) if parts > 1 else (x,)
-
     def _size(self, x: Tensor) -> int:
-        return x.shape[1 if self._plan.input.over_time else 0]
+        return x.shape[self._axes[0]]
 
 
 def compared(plan: Plan, ours: Output, x: Tensor) -> Agreement:
@@ -278,14 +279,6 @@ def wanted(stock: Stock, kernel: str | Mapping[str, str] | None) -> dict[int, st
         takes = [number for number in numbers if asked == DENSE or not KERNELS[asked].refuses(fused[number].layer)]
         found |= dict.fromkeys(takes if takes or name == "*" else numbers, asked)
     return found
-
-
-def _refuse_odd(count: int, x: Tensor) -> None:
-    if count:
-        raise LayoutError(
-            f"{count} of {x.numel()} entries are neither 0 nor 1, but the engine was compiled for spikes. Compile it with an example like "
-            "this batch."
-        )
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -66,6 +66,12 @@ class Layer:
                 whole[:, :, 2 * odd_y + odd_x, y + reach, x + reach] = self.weight[:, :, ky, kx]
         return replace(self, weight=whole.flatten(1, 2), stride=1, padding=reach)
 
+    def part(self, first: int, last: int) -> "Layer":
+        """Give the layer of outputs first, ..., last - 1."""
+        weight, scale, bias = (x[first:last].contiguous() for x in (self.weight, self.scale, self.bias))
+        neurons = None if self.neurons is None else self.neurons.part(first, last)
+        return replace(self, weight=weight, scale=scale, bias=bias, neurons=neurons)
+
     @cached_property
     def density(self) -> float:
         """Share of the weights that are not 0."""

@@ -19,6 +19,7 @@ class Plain:
         odd: int64 (1,), 0.
         outputs: what the plan returns, after a run.
         choices: that torch runs everything.
+        shared: no layer's name.
 
     Args:
         plan: the plan.
@@ -32,6 +33,7 @@ class Plain:
         note = "llvmlite is not installed: pip install 'spikeprune[runtime]' for native kernels"
         self.choices = {0: Choice(0, "all layers", "torch", note=note)}
         self.outputs: list[Tensor] = []
+        self.shared: list[str] = []
 
     def run(self) -> None:
         """Run all timesteps from rest, or, if it streams, the next one."""

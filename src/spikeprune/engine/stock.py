@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, final
 from weakref import ref
@@ -16,6 +17,7 @@ from spikeprune.engine.kernels import Kernel, Layer
 from spikeprune.engine.plan import Neuron, Operation, Plan, Pool, Reshape, Scale, Synapse
 from spikeprune.engine.stored import Stored
 from spikeprune.errors import PlanError
+from spikeprune.runtime.neurons import LANES
 
 EMPTY: Mapping[int, Stored] = MappingProxyType({})
 
@@ -91,6 +93,15 @@ class Stock:
             assert whole is not None
             self._packed[key] = kernel.pack(whole)
         return self._packed[key]
+
+    def parts(self, number: int, count: int, *, split: bool = False) -> list[Layer]:
+        """Cut a layer's outputs into so many parts, or fewer, of whole blocks of channels; packed anew by whoever asks."""
+        layer = self._unpacked(number)
+        whole = layer.split() if split else layer
+        assert whole is not None
+        blocks = -(-len(whole.weight) // LANES)
+        bounds = [LANES * (blocks * i // count) for i in range(count)] + [len(whole.weight)]
+        return [whole.part(first, last) for first, last in pairwise(bounds) if last > first]
 
     def keep(self, number: int, kernel: str) -> None:
         """Forget what other kernels would have taken."""

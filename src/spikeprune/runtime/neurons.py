@@ -70,6 +70,16 @@ class Neurons:
         rows = [torch.full((channels,), float(x)) for x in (decay, threshold, reset, start)]
         return Neurons(rows[0], rows[1], rows[2], rows[3], hard)
 
+    def part(self, first: int, last: int) -> "Neurons":
+        """Give those of channels first, ..., last - 1.
+
+        Example:
+            >>> Neurons(*torch.eye(4).unbind()).part(1, 3).threshold
+            tensor([1., 0.])
+        """
+        decay, threshold, reset, start = (x[first:last] for x in (self.decay, self.threshold, self.reset, self.start))
+        return Neurons(decay, threshold, reset, start, self.hard)
+
 
 def check_finite(name: str, x: Tensor) -> None:
     """Refuse NaN and infinity.

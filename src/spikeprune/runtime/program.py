@@ -67,13 +67,6 @@ class Program:
     def __len__(self) -> int:
         return len(self._calls)
 
-    @property
-    def bytes(self) -> int:
-        """Memory of all tensors and rooms that it reads and writes; each counted once."""
-        self._furnish()
-        given = {x.data_ptr(): x.nbytes for _, arguments in self._calls for x in arguments if isinstance(x, Tensor)}
-        return sum(given.values()) + sum(room.nbytes for room in self._rooms.values())
-
     def add(self, function: Function, *arguments: Tensor | Room | int) -> None:
         """Put a call at the end.
 
@@ -106,15 +99,20 @@ class Program:
 
     def run(self) -> None:
         """Run all calls; the first time their table is written."""
-        if not self._calls:
-            return
         if self._whole is None:
-            self._furnish()
-            rows = [[place(f), len(arguments), *self._plain(arguments)] for f, arguments in self._calls]
-            self._table = torch.tensor([word for row in rows for word in row])
-            most = max(len(arguments) for _, arguments in self._calls)
-            self._whole = partial(runner(-(-most // STEP) * STEP), self._table.data_ptr(), len(rows))
-        self._whole()
+            self.ready()
+        if self._whole is not None:
+            self._whole()
+
+    def ready(self) -> None:
+        """Write the table of all calls, if that is to be done yet."""
+        if self._whole is not None or not self._calls:
+            return
+        self._furnish()
+        rows = [[place(f), len(arguments), *self._plain(arguments)] for f, arguments in self._calls]
+        self._table = torch.tensor([word for row in rows for word in row])
+        most = max(len(arguments) for _, arguments in self._calls)
+        self._whole = partial(runner(-(-most // STEP) * STEP), self._table.data_ptr(), len(rows))
 
     def run_each(self, around: Callable[[Callable[[], None]], object] | None = None) -> None:
         """Run call by call, from Python.

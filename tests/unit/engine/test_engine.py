@@ -140,7 +140,7 @@ def test_the_least_used_batch_size_is_forgotten():
     engine = compile(deep(), images(1))
     for samples in (2, 3, 4, 5, 6):
         engine(images(samples))
-    assert list(engine._builds[0]) == [3, 4, 5, 6]
+    assert list(engine._ways) == [3, 4, 5, 6]
     same(engine, images(1))
 
 
@@ -204,7 +204,7 @@ def test_flattened_events_are_bits_and_counts_among_them_refused():
     engine = compile(lively(net), x)
     same(engine, x)
     assert engine.choices[0].rate == pytest.approx(float(x.mean()), abs=1e-6)
-    assert next(iter(engine._builds[0].values())).steps.torch <= 1  # torch does no more than to stack what it returns
+    assert next(iter(engine._ways.values())).builds[0].steps.torch <= 1  # torch does no more than to stack what it returns
     with pytest.raises(LayoutError, match="2 of 96 entries are neither 0 nor 1"):
         engine(odd(x))
 
@@ -290,5 +290,5 @@ def test_a_stride_of_two_is_one_of_one_on_maps_that_are_split(name, kernel, padd
     engine = compile(lively(net), x, kernel={"2": name}, bits=8 if "bit" in name else None)
     same(engine, x)
     same(engine, spikes(T, 2, 1, 8, 8, seed=3))
-    halves = engine._builds[0][3]._held[engine._stock.layer(engine.choices[-1].number).source].halves
+    halves = engine._ways[3].builds[0]._held[engine._stock.layer(engine.choices[-1].number).source].halves
     assert (halves is not None) == (name != "scatter" and (kernel, padding) not in ((3, 0), (4, 0)))

@@ -1,5 +1,7 @@
 """Compiled networks in the forms that are easily got wrong: odd maps, ties, layouts, threads, streams after a refusal."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -60,7 +62,7 @@ def test_the_batch_size_that_was_used_last_is_kept():
     engine = compile(Loop(), x[:, :1])
     for samples in (2, 3, 4, 1, 5):
         engine(x[:, :samples])
-    assert list(engine._builds[0]) == [3, 4, 1, 5]
+    assert list(engine._ways) == [3, 4, 1, 5]
 
 
 def test_reset_forgets_membranes():
@@ -320,7 +322,7 @@ def test_max_pools_with_padding_are_native(size, stride, padding):
     x = spikes(T, 2, 2, 9, 9)
     engine = compile(net, x, kernel="scatter")
     assert [choice.kernel for choice in engine.choices] == ["scatter", "scatter"]
-    assert engine._builds[0][2].steps.torch == 0
+    assert engine._ways[2].builds[0].steps.torch == 0
     same(engine, x)
 
 
@@ -336,7 +338,7 @@ def test_currents_that_are_summed_over_time_are_no_step_of_torch():
 
     x = spikes(T, 3, 6)
     engine = compile(lively(Summed()), x)
-    assert engine._builds[0][3].steps.torch == 0
+    assert engine._ways[3].builds[0].steps.torch == 0
     same(engine, x)
 
 
@@ -345,6 +347,12 @@ def test_currents_that_are_added_are_no_step_of_torch(name):
     torch.manual_seed(0)
     net, x = zoo.make(name, width=1 / 16, timesteps=T, image=(3, 16, 16)), torch.rand(2, 3, 16, 16)
     engine = compile(awake(net), x, kernel="scatter")
-    assert engine._builds[0][2].steps.torch <= 3, engine.explain()  # the first convolution, and the readout
+    assert engine._ways[2].builds[0].steps.torch <= 3, engine.explain()  # the first convolution, and the readout
     assert {choice.kernel for choice in engine.choices if choice.name != "conv1"} == {"scatter", "neurons"}, engine.explain()
     same(engine, x)
+
+
+@pytest.mark.parametrize("take", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_engine_is_not_copied(take):
+    with pytest.raises(PlanError, match="not copied or pickled; save it by save_engine"):
+        take(compile(Loop(), spikes(T, 2, 6)))
