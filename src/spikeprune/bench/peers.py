@@ -95,10 +95,13 @@ def _spikingjelly(task: Task) -> Call:
     return _inferring(frameworks.spikingjelly(task.net), task.x)
 
 
-def _snntorch(task: Task) -> Call:
-    if not frameworks.runnable(task.net):
-        raise Absent("not run: snnTorch has no neuron whose input decays")
-    return _inferring(frameworks.Loop(task.net).eval(), task.x)
+def _loop(cell: Callable[[Any], frameworks.Cell]) -> Callable[[Task], Call]:
+    def looped(task: Task) -> Call:
+        if not frameworks.runnable(task.net):
+            raise Absent("not run: the loop has no neuron whose input decays")
+        return _inferring(frameworks.Loop(task.net, cell).eval(), task.x)
+
+    return looped
 
 
 def _folded(task: Task) -> Call:
@@ -137,7 +140,8 @@ def _with(package: str, make: Callable[[Task], Call]) -> Callable[[Task], Call]:
 
 PEERS: dict[str, Callable[[Task], Call]] = {
     "SpikingJelly": _spikingjelly,
-    "snnTorch": _snntorch,
+    "snnTorch": _loop(frameworks.leaky),
+    "Norse": _loop(frameworks.lif_box),
     "torch folded": _folded,
     "torch.compile": _compiled,
     "ONNX Runtime": _with("onnxruntime", lambda task: exported.in_onnxruntime(task.onnx, task.x)),
@@ -148,6 +152,7 @@ PEERS: dict[str, Callable[[Task], Call]] = {
 ABOUT = {
     "SpikingJelly": "the framework itself, multi-step, eager",
     "snnTorch": "the framework itself, a loop over time, eager",
+    "Norse": "the framework itself, a loop over time, eager",
     "torch folded": "T in the batch, norms folded, eager",
     "torch.compile": "the same, compiled by inductor, constants frozen",
     "ONNX Runtime": "the same, float32",

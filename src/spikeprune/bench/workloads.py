@@ -10,10 +10,10 @@ from spikeprune.bench.networks import TIMESTEPS, Kind, Network
 from spikeprune.bench.sizes import sizes
 from spikeprune.errors import RecipeError
 
-DENSE_PEERS = ("SpikingJelly", "snnTorch", "torch folded", "torch.compile", "ONNX Runtime", "OpenVINO", "OpenVINO int8")
+DENSE_PEERS = ("SpikingJelly", "snnTorch", "Norse", "torch folded", "torch.compile", "ONNX Runtime", "OpenVINO", "OpenVINO int8")
 MLP_PEERS = (*DENSE_PEERS, "ONNX Runtime int8")
 BEST_DENSE = ("torch folded", "OpenVINO int8")
-RATE = 0.12  # of a network that is not trained
+RATE, FEW = 0.12, 0.05  # of a network that is not trained
 FULL = "Goals were set for full width and weights that are not trained (--width 1)."
 
 
@@ -83,6 +83,16 @@ def _blocks(options: Options) -> Iterator[Setting]:
             rivals = (Rival(goals.SCATTER, dense, kernel="scatter"), Rival("spikeprune, single weights pruned", single))
             title = f"{sparsity:.0%} in blocks of 32, batch {batch}"
             yield Setting(title, net, batch, peers=BEST_DENSE, rivals=rivals, goals=goals.BLOCKS[sparsity])
+            if net.rate is not None:  # a trained network fires as it does
+                few = tuple(replace(rival, network=replace(rival.network, rate=FEW)) for rival in rivals)
+                yield Setting(
+                    f"{title}, {FEW:.0%} fire",
+                    replace(net, rate=FEW),
+                    batch,
+                    peers=BEST_DENSE,
+                    rivals=few,
+                    goals=goals.BLOCKS[sparsity],
+                )
 
 
 def _timesteps(options: Options) -> Iterator[Setting]:

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -85,24 +86,40 @@ def test_spikingjellys_own_neurons_give_the_same_and_ours_are_left_as_they_are()
         assert torch.allclose(own(x), net(x), atol=1e-6)
 
 
-def test_snntorchs_loop_gives_the_same_where_no_membrane_stays_above_its_threshold():
+def small(neuron, low, high):
     net = zoo.SpikingNet(
-        {"flat": nn.Flatten(), "fc1": nn.Linear(4, 5), "neuron1": SOFT.build(), "fc": nn.Linear(5, 3)},
+        {"flat": nn.Flatten(), "fc1": nn.Linear(4, 5), "neuron1": neuron.build(), "fc": nn.Linear(5, 3)},
         image=(1, 2, 2), timesteps=4, coding="direct",
     ).eval()  # fmt: skip
     with torch.no_grad():
-        net.fc1.weight.uniform_(0.1, 0.3, generator=torch.Generator().manual_seed(0))
-        x = noise(6, 1, 2, 2)
-        assert torch.allclose(frameworks.Loop(net)(x), net(x), atol=1e-6)
-        assert float((net(x) - net.fc.bias).abs().max()) > 0  # it fired
+        net.fc1.weight.uniform_(low, high, generator=torch.Generator().manual_seed(0))
+    return net
+
+
+@torch.no_grad()
+def test_snntorchs_loop_gives_the_same_where_no_membrane_stays_above_its_threshold():
+    net, x = small(SOFT, 0.1, 0.3), noise(6, 1, 2, 2)
+    assert torch.allclose(frameworks.Loop(net, frameworks.leaky)(x), net(x), atol=1e-6)
+    assert float((net(x) - net.fc.bias).abs().max()) > 0  # it fired
     assert not frameworks.runnable(vgg(zoo.Neuron("lif")))  # its input decays
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_norses_loop_gives_the_same(reset):
+    pytest.importorskip("norse")
+    net, x = small(replace(SOFT, reset=reset), 0.1, 1.5), noise(6, 1, 2, 2)
+    assert torch.allclose(frameworks.Loop(net, frameworks.lif_box)(x), net(x), atol=1e-6)
+    assert len((net(x) - net.fc.bias).unique()) > 3
+    assert not torch.allclose(frameworks.Loop(small(SOFT, 0.1, 0.3), frameworks.lif_box)(x), net(x), atol=1e-6)
 
 
 def test_a_peer_that_is_not_installed_is_told(monkeypatch):
     given = task(vgg(), noise(1, 1, 32, 32))
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setitem(sys.modules, "snntorch", None)
-    for name, package in (("OpenVINO", "openvino"), ("snnTorch", "snntorch")):
+    monkeypatch.setitem(sys.modules, "norse.torch", None)
+    for name, package in (("OpenVINO", "openvino"), ("snnTorch", "snntorch"), ("Norse", "norse")):
         with pytest.raises(Absent, match=f"not installed: {package}"):
             calls(name, given)
 
