@@ -68,8 +68,8 @@ def compile(
         example: a batch as the network takes it, of the size that matters; its spike rates decide. None takes a view's own.
         bits: 2 to 8 rounds weights that spikes reach to so many bits, a step for each output channel; None leaves them: those that lie
             on a grid already (`quantize_`) are run as whole numbers, others in float32.
-        kernel: one for all layers that it takes, or by layer name: "event rows", "scatter", "block
-            scatter", "gather", "bit-sliced gather", "dense". Layers that are not named, or do not take it, are measured.
+        kernel: one for all layers that it takes, or by layer name: "event rows", "event patches", "scatter",
+            "block scatter", "gather", "bit-sliced gather", "dense". Layers that are not named, or do not take it, are measured.
         threads: how many may share a batch: by its samples, or layer by layer by outputs, whichever is faster for its size.
         device: "cpu", or "cuda" for a `CudaEngine`, which has neither kernels nor threads; `bits` rounds its weights all the same. Network
             and example may lie on either.

@@ -121,7 +121,8 @@ def _convolution(shape: Shape, module: Any) -> None:
                 write = pass_on if shape.hard is None else fire
                 write(to, block, slot, (slot - first) * to["size"])
         if shape.hard is not None:
-            turn(to, block)
+            rows = block * (to["timesteps"] * to["words"] * LANES)
+            turn(code, to.arrays["masks"], to.arrays["out"].at(rows), to["timesteps"], to["words"])
     code.ret_void()
 
 

@@ -24,6 +24,7 @@ from spikeprune.runtime.program import Program, Room
 from spikeprune.runtime.spikes import SpikeRows, needed, pack_rows
 
 VECTORS = 8  # of LANES outputs, that a tile has at most: their sums stay in registers
+MOST = 1 << 62  # inputs: there is room for all
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +91,28 @@ def held(weight: Tensor) -> int:
         >>> held(torch.full((1, 300), -128)), held(torch.full((1, 300), 127)), held(torch.full((1, 300), 1))
         (256, 258, 300)
     """
-    up = weight.long().clamp(min=0).sort(dim=1, descending=True).values.cumsum(1)
-    down = weight.long().clamp(max=0).sort(dim=1).values.cumsum(1)
-    fits = (up <= SHORT) & (down >= -SHORT - 1)
-    return int(fits.sum(1).min())
+    counts = torch.bincount(
+        (weight.long() + 128 + 256 * torch.arange(len(weight))[:, None]).flatten(), minlength=256 * len(weight)
+    )
+    counts = counts.view(-1, 256)
+    sides = ((counts[:, 129:].flip(1), torch.arange(127, 0, -1), SHORT), (counts[:, :128], torch.arange(128, 0, -1), SHORT + 1))
+    return min(weight.shape[1], *(_fewest(found, sizes, room) for found, sizes, room in sides))
+
+
+def _fewest(counts: Tensor, sizes: Tensor, room: int) -> int:
+    """Say how many of the largest weights of each row a room holds, of the row that it holds fewest of.
+
+    Args:
+        counts: int64 (rows, sizes), how many weights of each size there are.
+        sizes: from the largest on.
+        room: for their sum.
+    """
+    sums, seen = (counts * sizes).cumsum(1), counts.cumsum(1)
+    over = sums > room
+    first = over.int().argmax(1, keepdim=True)  # the first size of which not all fit
+    before = [x.gather(1, first) - y.gather(1, first) for x, y in ((sums, counts * sizes), (seen, counts))]
+    held = before[1] + (room - before[0]) // sizes[first]
+    return int(held[over.any(1)].min()) if bool(over.any()) else MOST
 
 
 def spikes(x: SpikeRows, layer: RowLayer) -> SpikeRows:

@@ -60,7 +60,7 @@ def _write(shape: Shape, module: Any) -> None:
             count = _list(words.at(row * width), living, living_width, events, channels)
             with over(code, 0, tiles) as tile:
                 first = tile * (shape.vectors * LANES)
-                for j, one in enumerate(_sum(rows.at(first), events, count, every, shape)):
+                for j, one in enumerate(summed(rows.at(first), events, count, every, shape.vectors)):
                     place = first + j * LANES
                     cells = Cells.of_channels(table, place, channels, bool(shape.hard))
                     if shape.hard is None:
@@ -82,15 +82,23 @@ def _list(words: Memory, living: Memory, width: Value, events: Memory, pitch: Va
     return count.value
 
 
-def _sum(rows: Memory, events: Memory, count: Value, every: Value, shape: Shape) -> list[Value]:
-    """Write the sums of the listed rows, a tile of them; whole numbers are moved to 32 bits before 16 could overflow."""
-    code, name = rows.code, "i32" if shape.integer else "f32"
-    sums = [variable(constant(code, 0, name, LANES)) for _ in range(shape.vectors)]
-    if not shape.integer:
+def summed(rows: Memory, events: Memory, count: Value, every: Value, vectors: int) -> list[Value]:
+    """Write the sums of so many listed rows, LANES times `vectors` outputs; whole numbers are moved to 32 bits before 16 could overflow.
+
+    Args:
+        rows: int8 or float32.
+        events: where each row begins.
+        count: of events.
+        every: how many sums of 16 bits hold.
+        vectors: of LANES outputs.
+    """
+    code, integer = rows.code, rows.name == "i8"
+    sums = [variable(constant(code, 0, "i32" if integer else "f32", LANES)) for _ in range(vectors)]
+    if not integer:
         _add(rows, events, constant(code, 0), count, sums)
         return [one.value for one in sums]
     with over(code, 0, (count + every - 1) // every) as part:
-        short = [variable(constant(code, 0, "i16", LANES)) for _ in range(shape.vectors)]
+        short = [variable(constant(code, 0, "i16", LANES)) for _ in range(vectors)]
         _add(rows, events, part * every, (part * every + every).least(count), short)
         for one, few in zip(sums, short, strict=True):
             one.put(one.value + few.value.wide("i32"))

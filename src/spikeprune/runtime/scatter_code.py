@@ -77,7 +77,7 @@ def _listing(module: Any) -> None:
             base = Value(code, code.trunc(((slot - g * slots) * size).raw, count.value.raw.type))
             sample = slot // timesteps * places
             words_of = over(code, sample // WORD, (sample + places + WORD - 1) // WORD)
-            with words_of as w, ones(_within(row.load(w), w * WORD, sample, sample + places)) as bit:
+            with words_of as w, ones(within(row.load(w), w * WORD, sample, sample + places)) as bit:
                 start = starts.load(f * places + w * WORD + bit - sample)
                 events.store(count.value.zero_extended("i64"), base + start)
                 count.put(count.value + start.compare(">=", 0).zero_extended("i32"))
@@ -85,7 +85,7 @@ def _listing(module: Any) -> None:
     code.ret_void()
 
 
-def _within(word: Value, place: Value, first: Value, last: Value) -> Value:
+def within(word: Value, place: Value, first: Value, last: Value) -> Value:
     """Keep, of the 64 bits that begin at a place, those from first to last - 1, of which there is one."""
     low, high = first - place, (last - place).least(WORD)
     every = constant(word.code, -1)
@@ -124,7 +124,8 @@ def _convolution(shape: Shape, module: Any) -> None:
                 write = pass_on if shape.hard is None else fire
                 write(to, block, slot, (slot - first) * to["size"])
         if shape.hard is not None:
-            turn(to, block)
+            rows = block * (to["timesteps"] * to["words"] * LANES)
+            turn(code, to.arrays["masks"], to.arrays["out"].at(rows), to["timesteps"], to["words"])
     code.ret_void()
 
 
@@ -243,11 +244,18 @@ def _sums(to: Writer, base: Value) -> Iterator[tuple[Value, Value]]:
         yield y * to["width"] + x, sums
 
 
-def turn(to: Writer, block: Value) -> None:
-    """Write the spikes of 32 channels, a number for each place, as rows of bits, one for each channel."""
-    with over(to.code, 0, to["timesteps"]) as t, over(to.code, 0, to["words"]) as w:
-        masks = to.arrays["masks"].load((t * to["words"] + w) * LANES, LANES)
+def turn(code: Any, masks: Memory, out: Memory, timesteps: Value, words: Value) -> None:
+    """Write the spikes of 32 channels, a number for each place, as rows of bits, one for each channel.
+
+    Args:
+        code: the builder.
+        masks: int32 (T, words, 32), of which bit c is of channel c.
+        out: int32 (32, T, words).
+        timesteps: T.
+        words: of a row.
+    """
+    with over(code, 0, timesteps) as t, over(code, 0, words) as w:
+        found = masks.load((t * words + w) * LANES, LANES)
         for c in range(LANES):
-            bit = constant(to.code, 1 << c if c < LANES - 1 else -(1 << c), "i32", LANES)
-            row = (block * LANES + c) * to["timesteps"] + t
-            to.arrays["out"].store(row * to["words"] + w, (masks & bit).compare("!=", 0).bits("i32"))
+            bit = constant(code, 1 << c if c < LANES - 1 else -(1 << c), "i32", LANES)
+            out.store((timesteps * c + t) * words + w, (found & bit).compare("!=", 0).bits("i32"))

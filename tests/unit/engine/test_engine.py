@@ -37,7 +37,7 @@ def same(engine, x, share=1e-5):
     assert found.difference < share
 
 
-@pytest.mark.parametrize("kernel", ["event rows", "scatter", "gather", "dense", None])
+@pytest.mark.parametrize("kernel", ["event rows", "event patches", "scatter", "gather", "dense", None])
 def test_every_kernel_gives_what_torch_gives(kernel):
     engine = compile(deep(), images(3), kernel=kernel)
     same(engine, images(3))

@@ -1,4 +1,4 @@
-"""Scatter and gather, which compute the same and share their tests."""
+"""Scatter, gather and patches, which compute the same and share their tests."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from programs import run_again, runs_each
 from spikeprune.errors import LayoutError, NonFinite, QuantizeError
-from spikeprune.runtime import gather, jit, reference, scatter
+from spikeprune.runtime import event_rows, gather, jit, patches, reference, scatter
 from spikeprune.runtime.gather_code import Tiling
 from spikeprune.runtime.integers import affine
 from spikeprune.runtime.neurons import Neurons
@@ -14,6 +14,9 @@ from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, pack_maps, unpack_maps
 
 WAYS = pytest.mark.parametrize("way", [scatter, gather], ids=["scatter", "gather"])
+ALL = pytest.mark.parametrize(
+    "way", [scatter, gather, patches], ids=["scatter", "gather", "patches"]
+)  # of which the last has no currents
 
 # timesteps, samples, inputs, height, width, outputs, kernel, stride, padding
 CASES = [
@@ -50,7 +53,7 @@ def given(case):
     return random(t, n, c, h, w), (o, c, k, k), {"stride": stride, "padding": padding}
 
 
-@WAYS
+@ALL
 @pytest.mark.parametrize("integer", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_spikes_are_those_of_the_reference(way, case, integer):
@@ -63,7 +66,7 @@ def test_spikes_are_those_of_the_reference(way, case, integer):
     assert 0 < expected.mean() < 1 or expected.numel() < 2
 
 
-@WAYS
+@ALL
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_no_spike_and_every_spike(way, rate):
     x, parts = random(3, 2, 6, 5, 5, rate=rate), layer((33, 6, 3, 3))
@@ -79,18 +82,18 @@ def largest(way):
     return unpack_maps(way.run(pack_maps(torch.ones(1, 2, 64, 3, 3)), way.pack(weight, neurons))).flatten(1)
 
 
-@WAYS
+@ALL
 def test_sums_at_the_limits_of_int8_are_exact(way):
     assert largest(way).tolist() == [[1, 0, 1, 0] * 2]
 
 
-@WAYS
+@ALL
 def test_a_bound_too_wide_would_overflow(way, monkeypatch):
-    monkeypatch.setattr(way, "SHORT", 1 << 20)
+    monkeypatch.setattr(event_rows if way is patches else way, "SHORT", 1 << 20)
     assert largest(way).tolist() != [[1, 0, 1, 0] * 2]
 
 
-@WAYS
+@ALL
 def test_pruned_outputs_have_their_bias_and_pruned_inputs_nothing(way):
     x, (weight, neurons, scale, bias) = random(3, 2, 6, 5, 5), layer((33, 6, 3, 3))
     weight[4:9], weight[:, 2] = 0, 0
@@ -105,7 +108,7 @@ def test_pruned_outputs_have_their_bias_and_pruned_inputs_nothing(way):
     assert torch.equal(unpack_maps(nothing), reference.conv2d(x, torch.zeros_like(weight), neurons, scale, bias))
 
 
-@WAYS
+@ALL
 def test_float32_differs_only_where_a_charge_is_within_1e_5_of_the_threshold(way):
     generator, x = torch.Generator().manual_seed(0), random(1, 2, 30, 8, 8)
     weight = torch.randn(32, 30, 3, 3, generator=generator) / 4
@@ -117,7 +120,7 @@ def test_float32_differs_only_where_a_charge_is_within_1e_5_of_the_threshold(way
     assert 0.1 < found.mean() < 0.9
 
 
-@WAYS
+@ALL
 @pytest.mark.parametrize("integer", [True, False])
 def test_other_processors_give_the_same(way, integer):
     if jit.llvm.get_host_cpu_features().get("avx2") is not True:
@@ -187,7 +190,7 @@ def inputs_of(case):
     return [random(t, n, c, h, w, rate=rate) for rate in (0.3, 1.0, 0.1)], pack_maps(torch.zeros(t, n, c, h, w))
 
 
-@WAYS
+@ALL
 @pytest.mark.parametrize("integer", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_program_reads_what_its_input_holds_then(way, case, integer):
@@ -208,7 +211,7 @@ def test_bits_of_the_run_before_would_stay_if_nothing_cleared_them(monkeypatch):
     assert not torch.equal(unpack_maps(found), reference.conv2d(x, *parts, stride=2, padding=1))
 
 
-@pytest.mark.parametrize("ways", [(scatter, gather), (gather, scatter), (scatter, scatter), (gather, gather)])
+@pytest.mark.parametrize("ways", [(scatter, gather), (gather, scatter), (scatter, scatter), (gather, gather), (patches, patches)])
 def test_layers_of_one_program_share_its_rooms(ways):
     x, one, two = pack_maps(random(3, 2, 5, 9, 9)), layer((40, 5, 3, 3)), layer((7, 40, 3, 3), integer=False)
     made = Program()
@@ -270,7 +273,7 @@ def test_a_program_gives_currents_of_what_its_input_holds_then(way, case):
         assert torch.equal(one, expected_currents(y, weight, scale, bias, sizes))
 
 
-@WAYS
+@ALL
 @pytest.mark.parametrize("integer", [True, False])
 @pytest.mark.parametrize("case", [CASES[1], CASES[2], CASES[4], CASES[6], CASES[11]], ids=str)
 def test_a_timestep_at_a_time_is_all_of_them(way, case, integer):
@@ -318,6 +321,37 @@ def test_what_does_not_fit_is_refused(way):
         way.pack(weight.long(), neurons)
     with pytest.raises(NonFinite, match="the bias has 4 of 4"):
         way.pack(weight, neurons, scale, bias / 0.0)
+
+
+def test_what_does_not_fit_patches_is_refused():
+    weight, neurons, scale, bias = layer((4, 6, 3, 3))
+    packed = patches.pack(weight, neurons, scale, bias)
+    with pytest.raises(LayoutError, match="takes 6 channels, but spikes of 7"):
+        patches.run(pack_maps(torch.ones(1, 1, 7, 3, 3)), packed)
+    with pytest.raises(LayoutError, match="2 x 5 are too small"):
+        patches.run(pack_maps(torch.ones(1, 1, 6, 2, 5)), packed)
+    with pytest.raises(LayoutError, match="4 outputs, but neurons of 3"):
+        patches.pack(weight, Neurons.alike(3, decay=1.0, threshold=1.0, reset=1.0))
+    with pytest.raises(LayoutError, match="has no neurons"):
+        patches.pack(weight, None)
+    with pytest.raises(LayoutError, match="no convolution that native code has"):
+        patches.pack(torch.zeros(4, 6, 8, 8), neurons)
+    with pytest.raises(LayoutError, match="has 8,388,608 weights, but 8,388,607 are the most"):
+        patches.pack(torch.zeros(1, dtype=torch.int8).expand(4, 1 << 23), neurons)
+    x = pack_maps(torch.ones(1, 1, 6, 3, 3))
+    for wrong in (patches.rest(x, packed)[:0], patches.rest(x, packed).double()):
+        with pytest.raises(LayoutError, match="as `rest` makes them"):
+            patches.prepare(Program(), x, packed, wrong)
+    with pytest.raises(NonFinite, match="the bias has 4 of 4"):
+        patches.pack(weight, neurons, scale, bias / 0.0)
+
+
+@pytest.mark.parametrize("outputs", [32, 256, 257, 520])
+def test_tiles_of_patches_of_every_width(outputs):
+    x, parts = random(3, 2, 20, 4, 4), layer((outputs, 20, 3, 3))
+    packed = patches.pack(*parts, padding=1)
+    assert packed.weights.shape[3] <= 256
+    assert torch.equal(unpack_maps(patches.run(pack_maps(x), packed)), reference.conv2d(x, *parts, padding=1))
 
 
 def test_more_events_than_32_bits_count_are_refused():
