@@ -19,7 +19,7 @@ from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
 DENSE = "dense"
-TRIED = 2  # candidates that are measured at most
+TRIED = 3  # candidates that are measured at most
 WORTH = 15.0  # microseconds of a layer that threads share: they wait for each other twice, and put together what they made
 CLOSE = 3.0  # times the best by its law, beyond which a candidate is not
 

@@ -128,8 +128,8 @@ class Build:
             return held
         if not self._is_bits(number):
             x, odd = self.real(number), self.odd if self._given(number) else None
-            if len(op.shape) == 1:
-                held.rows = self._now(lambda program: spikes.prepare_pack_rows(program, x, odd))
+            if len(op.shape) == 1 or self._read_flat(number):
+                held.rows = self._now(lambda program: spikes.prepare_pack_rows(program, x.view(*x.shape[:2], -1), odd))
             else:
                 held.maps = self._now(lambda program: spikes.prepare_pack_maps(program, x, odd))
         elif isinstance(op, p.Neuron):
@@ -143,6 +143,11 @@ class Build:
         else:
             held.rows = self._now(self._bits(op.inputs[0]).as_rows)
         return held
+
+    def _read_flat(self, number: int) -> bool:
+        """Whether whatever reads a value reads its maps in a row."""
+        readers = [op for op in self.plan.operations if number in op.inputs]
+        return all(isinstance(op, p.Reshape) and len(op.shape) == 1 for op in readers)
 
     def _given(self, number: int) -> bool:
         """Whether a value is the input, perhaps in another shape."""

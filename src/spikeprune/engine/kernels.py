@@ -160,7 +160,7 @@ def _any(layer: Layer) -> str:
 
 
 def _rows_cycles(layer: Layer, work: Work) -> float:
-    return work.rate * work.macs(layer) * (0.11 if layer.integer else 0.2) + 60 * work.samples * work.timesteps
+    return work.rate * work.macs(layer) * (0.05 if layer.integer else 0.1) + 60 * work.samples * work.timesteps
 
 
 def _scatter_cycles(layer: Layer, work: Work) -> float:
@@ -190,8 +190,12 @@ def _blocks_cycles(layer: Layer, work: Work) -> float:
     )
 
 
-def _patches_refuses(layer: Layer) -> str:
+def _fires(layer: Layer) -> str:
     return "" if layer.neurons is not None else "no neurons follow it at once"
+
+
+def _patches_refuses(layer: Layer) -> str:
+    return _fires(layer) if layer.weight.dim() == 4 else "it is for convolutions"
 
 
 def _patches_cycles(layer: Layer, work: Work) -> float:
@@ -209,14 +213,14 @@ def _patches_pack(layer: Layer) -> Any:
 def _sliced_refuses(layer: Layer) -> str:
     if not layer.integer:
         return "its weights are no whole numbers"
-    return _patches_refuses(layer)
+    return _fires(layer)
 
 
 def _sliced_cycles(layer: Layer, work: Work) -> float:
     """By digits, of which a weight has some, for tiles of 512 lanes, of all timesteps where maps are small."""
     tiles = math.ceil(work.lanes * work.timesteps / 512)
     outputs, inputs = layer.weight.shape[0], layer.weight[0].numel()
-    return tiles * (190 * outputs + 1.35 * layer.digits + 8.4 * inputs)
+    return tiles * (290 * outputs + 2.0 * layer.digits + 12 * inputs)
 
 
 def _scatter_pack(layer: Layer) -> Any:

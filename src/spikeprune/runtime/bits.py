@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from spikeprune.runtime.jit import Function, compiled
+from spikeprune.runtime.jit import Function, compiled, ir
 from spikeprune.runtime.lanes import Memory, Value, begin, constant, fill, kind, ones, over, variable, where
 
 WORD = 64
@@ -62,6 +62,15 @@ def route() -> Function:
     a outer_step + b inner_step + table[i, j] of the target, for each j at which the table is 0 or more.
     """
     return compiled("route bits", _route)
+
+
+def transpose() -> Function:
+    """Compile f(words, out, square, rows, timesteps, columns, pitch, out_pitch): bit (r, t, c) becomes bit (c, t, r).
+
+    words is int64 (rows, timesteps, pitch) with a bit for each column, out int64 (columns, timesteps, out_pitch) with one for each row, of which
+    the words that rows need are written; square is room for 64 words.
+    """
+    return compiled("transpose bits", _transpose)
 
 
 def halve(width: int) -> Function:
@@ -163,6 +172,36 @@ def _route(module: Any) -> None:
             with where(to.compare(">=", 0)):
                 put(target, base + to)
     code.ret_void()
+
+
+def _transpose(module: Any) -> None:
+    code, (words, out, square), (rows, timesteps, columns, pitch, out_pitch) = begin(module, "i64 i64 i64", 5)
+    none = constant(code, 0)
+    with (
+        over(code, 0, timesteps) as t,
+        over(code, 0, (columns + WORD - 1) // WORD) as w,
+        over(code, 0, (rows + WORD - 1) // WORD) as v,
+    ):
+        fill(square, constant(code, WORD), WORD)
+        with over(code, 0, (rows - v * WORD).least(WORD)) as k:
+            square.store(k, words.load(((v * WORD + k) * timesteps + t) * pitch + w))
+        square.store(none, _turned(square.load(none, WORD)))
+        with over(code, 0, (columns - w * WORD).least(WORD)) as k:
+            out.store(((w * WORD + k) * timesteps + t) * out_pitch + v, square.load(k))
+    code.ret_void()
+
+
+def _turned(square: Value) -> Value:
+    """Write the columns of 64 words of 64 bits: blocks beside the diagonal change places, then those within."""
+    step = WORD // 2
+    while step:
+        other = square.pick(square, [k ^ step for k in range(WORD)])
+        low = square & _alternating(step)
+        upper = low | (other & _alternating(step)) << step
+        lower = square ^ low | other >> step & _alternating(step)
+        above = Value(square.code, ir.Constant(kind("i1", WORD), [not k & step for k in range(WORD)]))
+        square, step = above.choose(upper, lower), step // 2
+    return square
 
 
 def _halve(width: int, module: Any) -> None:

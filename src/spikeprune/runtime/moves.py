@@ -183,6 +183,9 @@ def prepare_flatten(program: Program, maps: SpikeMaps) -> SpikeRows:
     if c == maps.samples == 1 and width == needed(places):  # the order is the same
         return SpikeRows(maps.words, places)
     words = torch.zeros(maps.samples, t, needed(c * places), dtype=torch.int64)
+    if places == 1:
+        _transpose(program, maps.words, words, c, maps.samples)
+        return SpikeRows(words, c)
     lane, step = torch.arange(maps.lanes), words.shape[2] * WORD
     prepare_clear(program, words)
     prepare_route(program, maps.words, words, lane // places * (t * step) + lane % places, places, step)
@@ -214,10 +217,14 @@ def prepare_spread(program: Program, rows: SpikeRows) -> SpikeMaps:
     """
     n, t, _ = rows.words.shape
     words = torch.zeros(rows.features, t, needed(n), dtype=torch.int64)
-    step = words.shape[2] * WORD
-    prepare_clear(program, words)
-    prepare_route(program, rows.words, words, torch.arange(rows.features) * (t * step), 1, step)
+    _transpose(program, rows.words, words, n, rows.features)
     return SpikeMaps(words, n, 1, 1)
+
+
+def _transpose(program: Program, words: Tensor, out: Tensor, rows: int, columns: int) -> None:
+    """Add a call that makes of a bit for each column in each row one for each row in each column."""
+    square = Room("moves square", WORD, torch.int64)
+    program.add(bits.transpose(), words, out, square, rows, words.shape[1], columns, words.shape[2], out.shape[2])
 
 
 def route(source: Tensor, target: Tensor, table: Tensor, outer_step: int, inner_step: int) -> None:
