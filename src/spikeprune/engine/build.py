@@ -118,7 +118,8 @@ class Build:
             return plain and self._is_bits(op.inputs[0])
         if isinstance(op, p.Concatenate):
             return all(self._is_bits(i) for i in op.inputs)
-        return isinstance(op, p.Reshape) and len(op.shape) == 1 and self._is_bits(op.inputs[0])
+        flat = isinstance(op, p.Reshape) and len(op.shape) == 1
+        return (flat or isinstance(op, p.Crop)) and self._is_bits(op.inputs[0])
 
     def _bits(self, number: int) -> Held:
         """Give a value of spikes in some layout of bits."""
@@ -140,6 +141,9 @@ class Build:
         elif isinstance(op, p.Concatenate):
             parts, flat = [self._bits(i) for i in op.inputs], len(op.shape) == 1
             held.maps = self._now(lambda program: moves.prepare_join(program, [one.as_maps(program, flat=flat) for one in parts]))
+        elif isinstance(op, p.Crop):
+            whole = self._bits(op.inputs[0])
+            held.maps = self._now(lambda program: moves.prepare_crop(program, whole.as_maps(program, flat=False), *op.shape[1:]))
         else:
             held.rows = self._now(self._bits(op.inputs[0]).as_rows)
         return held
@@ -278,21 +282,6 @@ class Build:
         program.run_each()
         self.steps.then(program)
         return found
-
-
-def spiking(plan: p.Plan, x: Tensor) -> set[int]:
-    """Give the numbers of the values that are nothing but spikes.
-
-    Args:
-        plan: the plan.
-        x: an example of its input, which is spikes if all of it is 0 or 1, and differs from timestep to timestep.
-    """
-    found = {0} if plan.input.over_time and bool(((x == 0) | (x == 1)).all()) else set[int]()
-    for number, op in enumerate(plan.operations[1:], 1):
-        kept = isinstance(op, p.Reshape | p.Concatenate) or (isinstance(op, p.Pool) and op.kind == "max")
-        if (isinstance(op, p.Neuron) and op.gives == "spikes") or (kept and found.issuperset(op.inputs)):
-            found.add(number)
-    return {number for number in found if len(plan.operations[number].shape) in (1, 3)}
 
 
 def _mapped(x: Tensor) -> bool:

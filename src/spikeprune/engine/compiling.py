@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from spikeprune.engine.build import spiking
+from spikeprune.engine.crop import cropped
 from spikeprune.engine.cuda import DTYPES, CudaEngine, place
 from spikeprune.engine.engine import Engine
+from spikeprune.engine.firing import spiking
 from spikeprune.engine.follow import make_plan
 from spikeprune.engine.grid import rounded_plan
 from spikeprune.engine.reference import given
@@ -104,6 +105,7 @@ def compile(
         )
     if where.type == "cpu":
         plan = side_by_side(plan, spiking(plan, given(plan, x)))
+        plan = cropped(plan, spiking(plan, given(plan, x)))
     if bits is not None:
         plan = rounded_plan(plan, bits, spiking(plan, given(plan, x)))
     return Engine.tuned(plan, x, kernel, threads) if where.type == "cpu" else CudaEngine.tuned(plan, x, where, dtype)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from spikeprune.engine.attempt import DENSE
-from spikeprune.engine.build import Build, spiking
+from spikeprune.engine.build import Build
 from spikeprune.engine.choice import Choice, table
 from spikeprune.engine.crew import Crew
+from spikeprune.engine.firing import spiking
 from spikeprune.engine.kernels import KERNELS
 from spikeprune.engine.plain import Plain
 from spikeprune.engine.plan import Plan, Readout
@@ -59,7 +60,7 @@ class Engine:
 
     Args:
         plan: what to compute.
-        spikes: numbers of the values that are nothing but spikes, as `build.spiking` tells.
+        spikes: numbers of the values that are nothing but spikes, as `firing.spiking` tells.
         choices: a kernel for each layer, as an earlier engine of this plan chose them; none to choose with the first batch.
         threads: how many may share a batch.
         stored: weights that only native layers need, by the number of their synapse; the plan need have their shapes alone.

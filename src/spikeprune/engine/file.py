@@ -29,7 +29,7 @@ from spikeprune.runtime import jit
 HOLDS = "an engine"
 KINDS: dict[str, type[p.Operation]] = {
     kind.__name__: kind
-    for kind in (p.Input, p.Synapse, p.Scale, p.Neuron, p.Pool, p.Add, p.Concatenate, p.Reshape, p.ReLU, p.Readout)
+    for kind in (p.Input, p.Synapse, p.Scale, p.Neuron, p.Pool, p.Add, p.Concatenate, p.Reshape, p.Crop, p.ReLU, p.Readout)
 }
 
 

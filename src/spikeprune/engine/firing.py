@@ -1,11 +1,11 @@
-"""A plan's neurons as those that native code has: one decay, threshold and reset a channel."""
+"""A plan's neurons as those that native code has, one decay, threshold and reset a channel; and which values are spikes."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from spikeprune.engine.plan import Neuron
+from spikeprune.engine.plan import Concatenate, Crop, Neuron, Plan, Pool, Reshape
 from spikeprune.runtime.neurons import Neurons
 
 
@@ -47,3 +47,18 @@ def charged(op: Neuron) -> tuple[Tensor, Tensor]:
 
 def _row(constant: Tensor, channels: int) -> Tensor:
     return constant.float().expand(channels).contiguous()
+
+
+def spiking(plan: Plan, x: Tensor) -> set[int]:
+    """Give the numbers of the values that are nothing but spikes.
+
+    Args:
+        plan: the plan.
+        x: an example of its input, which is spikes if all of it is 0 or 1, and differs from timestep to timestep.
+    """
+    found = {0} if plan.input.over_time and bool(((x == 0) | (x == 1)).all()) else set[int]()
+    for number, op in enumerate(plan.operations[1:], 1):
+        kept = isinstance(op, Reshape | Concatenate | Crop) or (isinstance(op, Pool) and op.kind == "max")
+        if (isinstance(op, Neuron) and op.gives == "spikes") or (kept and found.issuperset(op.inputs)):
+            found.add(number)
+    return {number for number in found if len(plan.operations[number].shape) in (1, 3)}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from spikeprune.engine.plan import Plan, Pool, Reshape, Synapse
+from spikeprune.engine.plan import Crop, Plan, Pool, Reshape, Synapse
 from spikeprune.errors import QuantizeError
 
 CLOSE = 2.0**-18
@@ -94,7 +94,7 @@ def rounded_plan(plan: Plan, bits: int, spiking: Set[int]) -> Plan:
 
 def _reached(plan: Plan, op: Synapse, spiking: Set[int]) -> bool:
     source = op.inputs[0]
-    while source not in spiking and isinstance(before := plan.operations[source], Reshape | Pool):
+    while source not in spiking and isinstance(before := plan.operations[source], Reshape | Pool | Crop):
         source = before.inputs[0]
     return source in spiking
 

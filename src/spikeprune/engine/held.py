@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from spikeprune.runtime import moves, spikes
+from spikeprune.runtime import moves, spikes, turns
 from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
@@ -36,7 +36,7 @@ class Held:
         """Give bits as features; what turns them so is added to a program."""
         if self.rows is None:
             assert self.maps is not None
-            self.rows = moves.prepare_flatten(program, self.maps)
+            self.rows = turns.prepare_flatten(program, self.maps)
         return self.rows
 
     def as_maps(self, program: Program, *, flat: bool) -> SpikeMaps:
@@ -44,12 +44,12 @@ class Held:
         if not flat:
             if self.maps is None:
                 assert self.rows is not None
-                self.maps = moves.prepare_spread(program, self.rows)
+                self.maps = turns.prepare_spread(program, self.rows)
             return self.maps
         if self.maps is not None and self.maps.height == self.maps.width == 1:
             return self.maps
         if self.lanes is None:
-            self.lanes = moves.prepare_spread(program, self.as_rows(program))
+            self.lanes = turns.prepare_spread(program, self.as_rows(program))
         return self.lanes
 
     def as_halves(self, program: Program) -> SpikeMaps:

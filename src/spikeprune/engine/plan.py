@@ -159,6 +159,12 @@ class Reshape(Operation):
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Crop(Operation):
+    """The first rows and columns of maps."""
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ReLU(Operation):
     """max(0, x)."""
 

@@ -262,6 +262,7 @@ RUN: dict[type[p.Operation], Callable[..., Tensor]] = {
     p.Add: lambda op, x, y: x + y,
     p.Concatenate: lambda op, *xs: torch.cat(xs, 1),
     p.Reshape: lambda op, x: x.reshape(-1, *op.shape) if prod(op.shape) else x.new_zeros(len(x), *op.shape),
+    p.Crop: lambda op, x: x[..., : op.shape[-2], : op.shape[-1]],
     p.ReLU: lambda op, x: x.relu(),
     p.Outside: lambda op, *xs: op.call(*xs),
 }

@@ -5,7 +5,7 @@ import torch
 
 from spikeprune.engine import make_plan
 from spikeprune.engine import plan as p
-from spikeprune.engine.build import spiking
+from spikeprune.engine.firing import spiking
 from spikeprune.engine.reference import Reference, given
 from spikeprune.engine.sums import side_by_side
 from spikeprune.view.model_view import model_view

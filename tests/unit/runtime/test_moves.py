@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from programs import runs_each
 from spikeprune.errors import LayoutError
-from spikeprune.runtime import moves, spikes
+from spikeprune.runtime import moves, spikes, turns
 from spikeprune.runtime.program import Program, Room
 
 SHAPES = [
@@ -41,9 +41,9 @@ def test_max_pool_is_that_of_torch(shape, size, stride):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_flatten_is_that_of_torch_and_spread_its_inverse(shape):
     x = random(*shape)
-    rows = moves.flatten(spikes.pack_maps(x))
+    rows = turns.flatten(spikes.pack_maps(x))
     assert torch.equal(spikes.unpack_rows(rows), x.flatten(2))
-    assert torch.equal(spikes.unpack_maps(moves.spread(rows)), x.flatten(2)[..., None, None])
+    assert torch.equal(spikes.unpack_maps(turns.spread(rows)), x.flatten(2)[..., None, None])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -70,6 +70,27 @@ def test_joined_maps_have_their_channels_in_a_row(shape):
     assert torch.equal(found.words, spikes.pack_maps(torch.cat([x, y, x], 2)).words)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 5), (5, 3), (5, 5)])
+def test_a_crop_keeps_the_first_rows_and_columns(height, width):
+    x = random(3, 4, 3, 5, 5)
+    found = moves.crop(spikes.pack_maps(x), height, width)
+    assert torch.equal(found.words, spikes.pack_maps(x[..., :height, :width]).words)
+
+
+def test_a_crop_of_smaller_maps_is_refused():
+    with pytest.raises(LayoutError, match="maps of 5 x 4 have no 5 x 5 to keep"):
+        moves.crop(spikes.pack_maps(random(1, 1, 1, 5, 4)), 5, 5)
+
+
+@pytest.mark.parametrize(("samples", "features"), [(1, 1), (3, 5), (64, 64), (65, 130), (7, 784)])
+def test_rows_are_turned_into_channels_of_one_place_and_back(samples, features):
+    x = random(3, samples, features)
+    rows = spikes.pack_rows(x)
+    maps = turns.spread(rows)
+    assert torch.equal(maps.words, spikes.pack_maps(x).words)
+    assert torch.equal(turns.flatten(maps).words, rows.words)
+
+
 @pytest.mark.parametrize("other", [(2, 3, 4, 5, 5), (3, 2, 4, 5, 5), (3, 3, 4, 5, 4)])
 def test_maps_that_differ_are_not_joined(other):
     with pytest.raises(LayoutError, match="cannot lie side by side"):
@@ -80,11 +101,12 @@ WAYS = {
     "halves": (lambda made, x: moves.prepare_max_pool(made, x, 2), lambda x: moves.max_pool(x, 2)),
     "overlaps": (lambda made, x: moves.prepare_max_pool(made, x, 3, 2), lambda x: moves.max_pool(x, 3, 2)),
     "padded": (lambda made, x: moves.prepare_max_pool(made, x, 3, 2, 1), lambda x: moves.max_pool(x, 3, 2, 1)),
+    "crop": (lambda made, x: moves.prepare_crop(made, x, 2, 3), lambda x: moves.crop(x, 2, 3)),
     "joined": (lambda made, x: moves.prepare_join(made, [x, x]), lambda x: moves.join([x, x])),
-    "flatten": (moves.prepare_flatten, moves.flatten),
+    "flatten": (turns.prepare_flatten, turns.flatten),
     "spread": (
-        lambda made, x: moves.prepare_spread(made, moves.prepare_flatten(made, x)),
-        lambda x: moves.spread(moves.flatten(x)),
+        lambda made, x: turns.prepare_spread(made, turns.prepare_flatten(made, x)),
+        lambda x: turns.spread(turns.flatten(x)),
     ),
 }
 
@@ -105,9 +127,10 @@ def test_a_program_moves_what_its_input_holds_then(way, shape):
         assert torch.equal(one, expected)
 
 
-@pytest.mark.parametrize("way", ["overlaps", "flatten", "spread"])
+@pytest.mark.parametrize("way", ["overlaps", "flatten", "crop"])
 def test_spikes_of_the_run_before_would_stay_if_nothing_cleared_them(way, monkeypatch):
-    monkeypatch.setattr(moves, "prepare_clear", lambda program, words: None)
+    for module in (moves, turns):
+        monkeypatch.setattr(module, "prepare_clear", lambda program, words: None)
     found, expected = rerun(way, (2, 3, 4, 4, 8))
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
