@@ -15,7 +15,8 @@ from torch import Tensor
 from spikeprune.engine import firing
 from spikeprune.engine import plan as p
 from spikeprune.engine.attempt import DENSE, Attempt, attempt, choose, rate, shareable
-from spikeprune.engine.choice import Choice
+from spikeprune.engine.choice import Choice, microseconds
+from spikeprune.engine.connect import directly
 from spikeprune.engine.crew import Crew
 from spikeprune.engine.held import Held
 from spikeprune.engine.kernels import KERNELS, Work
@@ -27,6 +28,7 @@ from spikeprune.runtime import add, encode, moves, readout, spikes
 from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
+DIRECT = "direct"  # what is chosen for convolutions of real numbers in native code
 ALONE = "neurons"  # what is chosen for neurons that are no part of a layer
 Made = TypeVar("Made")
 
@@ -73,6 +75,7 @@ class Build:
         self._timesteps = 1 if streams else self.plan.timesteps
         self._samples = x.shape[1 if self.plan.input.over_time else 0]
         self._kept: list[tuple[Tensor, Tensor]] = []
+        self._direct: set[int] = set()
         self._held = {0: Held(real=self.input)}
         self._firing = spikes
         self.outputs = [self.real(number) for number in self.plan.outputs]
@@ -128,8 +131,8 @@ class Build:
         if held.bits is not None:
             return held
         if not self._is_bits(number):
-            x, odd = self.real(number), self.odd if self._given(number) else None
-            if len(op.shape) == 1 or self._read_flat(number):
+            x, odd = self.real(number), self.odd if firing.given(self.plan, number) else None
+            if len(op.shape) == 1 or firing.read_flat(self.plan, number):
                 held.rows = self._now(lambda program: spikes.prepare_pack_rows(program, x.view(*x.shape[:2], -1), odd))
             else:
                 held.maps = self._now(lambda program: spikes.prepare_pack_maps(program, x, odd))
@@ -148,30 +151,24 @@ class Build:
             held.rows = self._now(self._bits(op.inputs[0]).as_rows)
         return held
 
-    def _read_flat(self, number: int) -> bool:
-        """Whether whatever reads a value reads its maps in a row."""
-        readers = [op for op in self.plan.operations if number in op.inputs]
-        return all(isinstance(op, p.Reshape) and len(op.shape) == 1 for op in readers)
-
-    def _given(self, number: int) -> bool:
-        """Whether a value is the input, perhaps in another shape."""
-        op = self.plan.operations[number]
-        return number == 0 or (isinstance(op, p.Reshape) and self._given(op.inputs[0]))
-
     def _fire(self, number: int, op: p.Neuron, held: Held) -> None:
         """Make the spikes of neurons: with the layer that feeds them, or of currents."""
         fused = self._stock.layer(number)
-        if isinstance(fused, Fused) and fused.source in self._firing:
+        fed = isinstance(fused, Fused) and fused.source in self._firing
+        if isinstance(fused, Fused) and fed:
             won = self._layer(number, fused)
             if won is not None:
                 assert not isinstance(won.result, Tensor)
                 held.rows, held.maps = (won.result, None) if isinstance(won.result, SpikeRows) else (None, won.result)
                 return
-        else:
+        currents = self._currents(number)
+        if not fed:
             name, why = (fused.name, "its input is no spikes") if isinstance(fused, Fused) else (op.name, fused)
-            layer = isinstance(self.plan.operations[current(self.plan.operations, number)[0]], p.Synapse)
-            self.choices[number] = Choice(number, name, DENSE if layer else ALONE, note=why)
-        program, held.maps, membrane = self._encoded(number, op, self._currents(number))
+            below = current(self.plan.operations, number)[0]
+            layer = DIRECT if below in self._direct else DENSE
+            synapse = isinstance(self.plan.operations[below], p.Synapse)
+            self.choices[number] = Choice(number, name, layer if synapse else ALONE, note=why)
+        program, held.maps, membrane = self._encoded(number, op, currents)
         self._kept += [] if membrane is None else [(membrane, membrane.clone())]
         program.run_each()
         self.steps.then(program)
@@ -265,15 +262,25 @@ class Build:
         given = [self.real(i) for i in op.inputs]
         if isinstance(op, p.Readout) and not self._streams and len(op.shape) == 1 and given[0].stride(2) == 1:
             return self._now(lambda program: readout.prepare_currents(program, given[0], op.weights))
-        if isinstance(op, p.Add) and all(_mapped(x) for x in given) and given[0].shape == given[1].shape:
+        if isinstance(op, p.Add) and all(add.mapped(x) for x in given) and given[0].shape == given[1].shape:
             return self._now(lambda program: add.prepare(program, given[0], given[1]))
         if isinstance(op, p.Reshape) and given[0].is_contiguous():
             return given[0].view(*given[0].shape[: 1 + op.over_time], *op.shape)
         if self._stock.stores(number):
             raise PlanError(f"operation {number} was saved for a native kernel, but has none here. Compile the network again.")
-        found = self._torch.one(number, given, self._timesteps).clone(memory_format=torch.contiguous_format)
-        self.steps.then(lambda: void(found.copy_(self._torch.one(number, given, self._timesteps))))
+        found, run = self._in_torch(number, given)
+        native = directly(op, given[0]) if isinstance(op, p.Synapse) else None
+        if native is not None and microseconds(native[0].run) < microseconds(run):
+            self._direct.add(number)
+            self.steps.then(native[0])
+            return native[1].view(found.shape)
+        self.steps.then(run)
         return found
+
+    def _in_torch(self, number: int, given: list[Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        """Give what torch makes of values, and what makes it again; nothing is added."""
+        found = self._torch.one(number, given, self._timesteps).clone(memory_format=torch.contiguous_format)
+        return found, lambda: void(found.copy_(self._torch.one(number, given, self._timesteps)))
 
     def _now(self, make: Callable[[Program], Made]) -> Made:
         """Add native calls, and run them once."""
@@ -282,11 +289,6 @@ class Build:
         program.run_each()
         self.steps.then(program)
         return found
-
-
-def _mapped(x: Tensor) -> bool:
-    """Whether a value over time has maps, or features, that native code reads."""
-    return x.dim() in (3, 5) and x[(0,) * (x.dim() // 2 + 1)].is_contiguous()
 
 
 def void(_: object) -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from spikeprune.engine.plan import Operation, Pool, Reshape, Synapse
+from spikeprune.runtime import direct
 from spikeprune.runtime.planes import WIDEST
+from spikeprune.runtime.program import Program
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,16 @@ def connect(operations: tuple[Operation, ...], synapse: Synapse) -> Connection |
     if not found.flat and max(found.weight.shape[2:]) > WIDEST:
         return f"a kernel of {' x '.join(map(str, found.weight.shape[2:]))} is wider than native ones, of {WIDEST}"
     return found
+
+
+def directly(op: Synapse, x: Tensor) -> tuple[Program, Tensor] | None:
+    """Give native code for a convolution of real numbers, and where its currents go; None if there is none."""
+    plain = len(op.stride) == 2 and len({*op.stride}) == len({*op.padding}) == 1 and {*op.dilation} == {1} and op.groups == 1
+    if not plain or direct.refuses(op.weight) or not x.is_contiguous():
+        return None
+    program, weight, bias = Program(), op.weight.float(), None if op.bias is None else op.bias.float()
+    maps = x.view(-1, *x.shape[-3:])
+    return program, direct.prepare(program, maps, weight, bias, stride=op.stride[0], padding=op.padding[0])
 
 
 def ungrouped(weight: Tensor, groups: int) -> Tensor:

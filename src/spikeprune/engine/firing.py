@@ -62,3 +62,15 @@ def spiking(plan: Plan, x: Tensor) -> set[int]:
         if (isinstance(op, Neuron) and op.gives == "spikes") or (kept and found.issuperset(op.inputs)):
             found.add(number)
     return {number for number in found if len(plan.operations[number].shape) in (1, 3)}
+
+
+def read_flat(plan: Plan, number: int) -> bool:
+    """Whether whatever reads a value reads its maps in a row."""
+    readers = [op for op in plan.operations if number in op.inputs]
+    return all(isinstance(op, Reshape) and len(op.shape) == 1 for op in readers)
+
+
+def given(plan: Plan, number: int) -> bool:
+    """Whether a value is the input, perhaps in another shape."""
+    op = plan.operations[number]
+    return number == 0 or (isinstance(op, Reshape) and given(plan, op.inputs[0]))

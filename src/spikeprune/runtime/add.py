@@ -64,3 +64,8 @@ def _write(module: Any) -> None:
         with over(code, 0, count) as p:
             row.store(p, one.load(p) + other.load(p))
     code.ret_void()
+
+
+def mapped(x: Tensor) -> bool:
+    """Whether a value over time has maps, or features, that native code reads."""
+    return x.dim() in (3, 5) and x[(0,) * (x.dim() // 2 + 1)].is_contiguous()

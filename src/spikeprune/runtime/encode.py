@@ -81,9 +81,10 @@ def prepare(
     words = needed(n * h * w)
     out = torch.empty(c, t, words, dtype=torch.int64)
     v = membrane_of(membrane, partial(rest, x, neurons), Room("encode membrane", 0, torch.float32))
-    room, kept = Room("encode currents", t * words * WORD, torch.float32), membrane is not None
+    moments, kept = 1 if x.stride(0) == 0 else t, membrane is not None
+    room = Room("encode currents", moments * words * WORD, torch.float32)
     run = compiled(("encode", neurons.hard, kept), partial(_write, neurons.hard, kept))
-    program.add(run, spanned(x), table, lanes_of(n * h * w), room, v, out, t, n, c, h * w, *x.stride()[:3], 2 * words)
+    program.add(run, spanned(x), table, lanes_of(n * h * w), room, v, out, t, moments, n, c, h * w, *x.stride()[:3], 2 * words)
     return SpikeMaps(out, n, h, w)
 
 
@@ -114,12 +115,12 @@ def _mapped(x: Tensor) -> bool:
 
 
 def _write(hard: bool, kept: bool, module: Any) -> None:
-    code, arrays, parts = begin(module, "f32 f32 i32 f32 f32 i32", 8)
+    code, arrays, parts = begin(module, "f32 f32 i32 f32 f32 i32", 9)
     x, table, valid, room, membrane, out = arrays
-    timesteps, samples, channels, places, *steps, words = parts
+    timesteps, moments, samples, channels, places, *steps, words = parts
     nothing = constant(code, 0, "f32", WORD)
     with over(code, 0, channels) as c:
-        with over(code, 0, timesteps) as t:
+        with over(code, 0, moments) as t:
             room.store((t * words + words - 2) * LANES, nothing)  # of the last word, not every lane may count
             with over(code, 0, samples) as n:
                 source = x.at(t * steps[0] + n * steps[1] + c * steps[2])
@@ -132,7 +133,7 @@ def _write(hard: bool, kept: bool, module: Any) -> None:
             place = (c * words + w) * LANES
             v = variable(membrane.load(place, LANES) if kept else start)
             with over(code, 0, timesteps) as t:
-                after, fires = cells.update(v.value, room.load((t * words + w) * LANES, LANES))
+                after, fires = cells.update(v.value, room.load((t.least(moments - 1) * words + w) * LANES, LANES))
                 v.put(after)
                 out.store((c * timesteps + t) * words + w, fires.bits("i32") & valid.load(w))
             if kept:

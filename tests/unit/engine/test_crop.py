@@ -37,7 +37,9 @@ def test_layers_behind_averages_that_leave_a_border_are_native(kernel, tmp_path)
     x[..., 4, :], x[..., 6] = 1, 1  # what must not be read
     engine = compile(network, x, kernel=kernel)
     assert crops(engine.plan) == [(5, 4, 6)]
-    assert {choice.kernel for choice in engine.choices if choice.name == "3"} <= {kernel or choice.kernel for choice in engine.choices}
+    assert {choice.kernel for choice in engine.choices if choice.name == "3"} <= {
+        kernel or choice.kernel for choice in engine.choices
+    }
     assert not any(choice.note for choice in engine.choices)
     found = engine.agreement(x)
     assert (found.flipped, found.difference < 1e-5) == (0, True)

@@ -14,7 +14,7 @@ import spikeprune as sp
 from channel_nets import awake
 from small_nets import Loop, jelly, lively, noise, spikes
 from spikeprune import zoo
-from spikeprune.engine import compile, make_plan
+from spikeprune.engine import build, compile, make_plan
 from spikeprune.engine.engine import compared
 from spikeprune.engine.firing import native
 from spikeprune.engine.grid import on_grid
@@ -356,3 +356,20 @@ def test_currents_that_are_added_are_no_step_of_torch(name):
 def test_an_engine_is_not_copied(take):
     with pytest.raises(PlanError, match="not copied or pickled; save it by save_engine"):
         take(compile(Loop(), spikes(T, 2, 6)))
+
+
+@pytest.mark.parametrize("faster", [True, False])
+@pytest.mark.parametrize("coding", ["direct", "frames"])
+def test_a_first_layer_of_real_numbers_is_native_where_that_is_faster(monkeypatch, coding, faster):
+    found = iter([1.0, 2.0] if faster else [2.0, 1.0])  # of native code, and of torch
+    monkeypatch.setattr(build, "microseconds", lambda run: (run(), next(found))[1])
+    net = awake(
+        zoo.make("vgg9", image=(2, 16, 16), width=1 / 16, timesteps=T, coding="direct" if coding == "direct" else "events")
+    ).eval()
+    x = noise(3, 2, 16, 16) if coding == "direct" else noise(T, 3, 2, 16, 16)
+    engine = compile(net, x, kernel="gather")
+    same(engine, x)
+    assert (engine.choices[0].kernel, engine.choices[0].note) == ("direct" if faster else "dense", "its input is no spikes")
+    assert engine(x).abs().sum() > 0
+    other = noise(*x.shape, seed=5)
+    assert engine.agreement(other).flipped == 0
