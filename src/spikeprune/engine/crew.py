@@ -1,5 +1,6 @@
 """Threads that share a network: samples of a batch on each, or a layer's outputs; and a clock for what that gains."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -33,7 +34,10 @@ class Crew:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._pool = ThreadPoolExecutor(threads - 1)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process, self._pool = os.getpid(), ThreadPoolExecutor(self.threads - 1)
 
     def each(self, call: Callable[[One], Found], items: Iterable[One], release: Callable[[], object] = int) -> list[Found]:
         """Call a function with all items at once, the first of them on the caller's own thread.
@@ -43,6 +47,8 @@ class Crew:
             items: one or more; no more than threads if calls wait for each other.
             release: lets the other calls end if the caller is stopped.
         """
+        if self._process != os.getpid():
+            self._begin()  # a process that was forked has none of its parent's threads
         first, *others = items
         started = list[Future[Found]]()
         try:

@@ -1,5 +1,7 @@
 """Threads that share a batch: by outputs or by samples, to the last bit what one thread gives; and only where that is faster."""
 
+import os
+import signal
 import threading
 
 import pytest
@@ -151,6 +153,18 @@ def test_a_crew_waits_for_all_and_tells_of_errors():
     assert seen.is_set()
     with pytest.raises(ZeroDivisionError):
         Crew(3).each(lambda i: 1 // (1 - i), [0, 1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of Python 3.12 and later
+def test_a_forked_process_has_threads_of_its_own():
+    crew = Crew(2)
+    assert crew.each(str, [1, 2]) == ["1", "2"]
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        os._exit(crew.each(str, [3, 4]) != ["3", "4"])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def copy(program, source, target):
