@@ -106,15 +106,17 @@ def lif_box(part: FusedLIF) -> Cell:
         from norse.torch.functional.reset import reset_subtract, reset_value
     except ImportError as error:
         raise MissingExtra("this row needs norse: pip install --no-deps norse nir nirtorch") from error
-    level = {"v_th": torch.tensor(part.v_threshold / part.tau), "v_reset": torch.tensor((part.v_reset or 0.0) / part.tau)}
+    level = {"v_th": torch.tensor(part.v_threshold / part.tau), "v_reset": torch.tensor(0.0)}
     reset = reset_subtract if part.v_reset is None else reset_value
     made = LIFBoxCell(LIFBoxParameters(tau_mem_inv=torch.tensor(1 / part.tau), reset_method=reset, **level), dt=1.0)
     return made, lambda: LIFBoxFeedForwardState(v=torch.zeros(()))
 
 
 def runnable(net: nn.Module) -> bool:
-    """Whether a loop of another framework's neurons can run a network: leaky neurons in a row whose input does not decay."""
-    return hasattr(net, "coding") and all(isinstance(one, FusedLIF) and not one.decay_input for one in neurons_of(net))
+    """Whether a loop of another framework's neurons can run a network: leaky neurons in a row whose input does not decay, and that are reset softly or to 0."""
+    return hasattr(net, "coding") and all(
+        isinstance(one, FusedLIF) and not one.decay_input and one.v_reset in (None, 0.0) for one in neurons_of(net)
+    )
 
 
 def neurons_of(net: nn.Module) -> list[Any]:

@@ -26,7 +26,7 @@ from spikeprune.engine.stock import Fused, Stock, current
 from spikeprune.errors import PlanError
 from spikeprune.runtime import add, encode, moves, readout, spikes
 from spikeprune.runtime.program import Program
-from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
+from spikeprune.runtime.spikes import SpikeMaps, SpikeRows, prepare_count_odd
 
 DIRECT = "direct"  # what is chosen for convolutions of real numbers in native code
 ALONE = "neurons"  # what is chosen for neurons that are no part of a layer
@@ -75,9 +75,10 @@ class Build:
         self._timesteps = 1 if streams else self.plan.timesteps
         self._samples = x.shape[1 if self.plan.input.over_time else 0]
         self._kept: list[tuple[Tensor, Tensor]] = []
-        self._direct: set[int] = set()
         self._held = {0: Held(real=self.input)}
         self._firing = spikes
+        if 0 in spikes:
+            self.odd = self._now(lambda program: prepare_count_odd(program, self.input))
         self.outputs = [self.real(number) for number in self.plan.outputs]
         self.reset()
 
@@ -102,27 +103,12 @@ class Build:
     def real(self, number: int) -> Tensor:
         """Give a value as float32; what makes it so is added."""
         held = self._held.setdefault(number, Held())
-        if held.real is None and self._is_bits(number):
+        if held.real is None and firing.as_bits(self.plan, self._firing, number):
             found = self._now(self._bits(number).as_real)
             held.real = found.view(*found.shape[:2], *self.plan.operations[number].shape)
         elif held.real is None:
             held.real = self._computed(number)
         return held.real
-
-    def _is_bits(self, number: int) -> bool:
-        """Whether native code makes a value, as bits."""
-        op = self.plan.operations[number]
-        if number not in self._firing:
-            return False
-        if isinstance(op, p.Neuron):
-            return not isinstance(firing.native(op), str)
-        if isinstance(op, p.Pool):
-            plain = not op.ceil_mode and len({*op.kernel}) == len({*op.stride}) == len({*op.padding}) == 1
-            return plain and self._is_bits(op.inputs[0])
-        if isinstance(op, p.Concatenate):
-            return all(self._is_bits(i) for i in op.inputs)
-        flat = isinstance(op, p.Reshape) and len(op.shape) == 1
-        return (flat or isinstance(op, p.Crop)) and self._is_bits(op.inputs[0])
 
     def _bits(self, number: int) -> Held:
         """Give a value of spikes in some layout of bits."""
@@ -130,12 +116,12 @@ class Build:
         op = self.plan.operations[number]
         if held.bits is not None:
             return held
-        if not self._is_bits(number):
-            x, odd = self.real(number), self.odd if firing.given(self.plan, number) else None
+        if not firing.as_bits(self.plan, self._firing, number):
+            x = self.real(number)
             if len(op.shape) == 1 or firing.read_flat(self.plan, number):
-                held.rows = self._now(lambda program: spikes.prepare_pack_rows(program, x.view(*x.shape[:2], -1), odd))
+                held.rows = self._now(lambda program: spikes.prepare_pack_rows(program, x.view(*x.shape[:2], -1)))
             else:
-                held.maps = self._now(lambda program: spikes.prepare_pack_maps(program, x, odd))
+                held.maps = self._now(lambda program: spikes.prepare_pack_maps(program, x))
         elif isinstance(op, p.Neuron):
             self._fire(number, op, held)
         elif isinstance(op, p.Pool):
@@ -161,11 +147,13 @@ class Build:
                 assert not isinstance(won.result, Tensor)
                 held.rows, held.maps = (won.result, None) if isinstance(won.result, SpikeRows) else (None, won.result)
                 return
+        below, asked = current(self.plan.operations, number)[0], self._asked(number)
+        if asked in (DENSE, DIRECT):
+            self._stock.direct.setdefault(below, asked == DIRECT)
         currents = self._currents(number)
         if not fed:
             name, why = (fused.name, "its input is no spikes") if isinstance(fused, Fused) else (op.name, fused)
-            below = current(self.plan.operations, number)[0]
-            layer = DIRECT if below in self._direct else DENSE
+            layer = DIRECT if self._stock.direct.get(below) else DENSE
             synapse = isinstance(self.plan.operations[below], p.Synapse)
             self.choices[number] = Choice(number, name, layer if synapse else ALONE, note=why)
         program, held.maps, membrane = self._encoded(number, op, currents)
@@ -213,12 +201,18 @@ class Build:
             self._kept += won.membranes
         return won
 
+    def _asked(self, number: int) -> str | None:
+        """Give the kernel that a layer must have, or that was chosen before."""
+        found = self._kernels.get(number)
+        return found.kernel if isinstance(found, Choice) else found
+
     def _chosen(self, number: int, fused: Fused, held: Held) -> tuple[Choice, Attempt | None]:
-        operations, asked = self.plan.operations, self._kernels.get(number)
+        operations = self.plan.operations
         entries = self._timesteps * self._samples * prod(operations[fused.source].shape)
         work = Work(self._samples, self._timesteps, prod(operations[number].shape[1:]), rate(held, entries))
-        name = asked.kernel if isinstance(asked, Choice) else asked
-        return choose(self._stock, number, held, work, name, lambda: self._dense(number, fused), keeps=self._streams)
+        return choose(
+            self._stock, number, held, work, self._asked(number), lambda: self._dense(number, fused), keeps=self._streams
+        )
 
     def _dense(self, number: int, fused: Fused) -> Callable[[], None]:
         """Give what runs a layer densely, without adding it."""
@@ -254,7 +248,12 @@ class Build:
             if won is not None:
                 assert isinstance(won.result, Tensor)
                 return won.result[..., 0, 0] if won.result.dim() > 2 + len(op.shape) else won.result
-        if isinstance(op, p.Readout) and not self._streams and len(op.shape) == 1 and self._is_bits(op.inputs[0]):
+        if (
+            isinstance(op, p.Readout)
+            and not self._streams
+            and len(op.shape) == 1
+            and firing.as_bits(self.plan, self._firing, op.inputs[0])
+        ):
             held = self._bits(op.inputs[0])
             return self._now(lambda program: readout.prepare(program, held.as_rows(program), op.weights))
         if isinstance(op, p.Neuron) and isinstance(why := firing.native(op), str):
@@ -270,10 +269,13 @@ class Build:
             raise PlanError(f"operation {number} was saved for a native kernel, but has none here. Compile the network again.")
         found, run = self._in_torch(number, given)
         native = directly(op, given[0]) if isinstance(op, p.Synapse) else None
-        if native is not None and microseconds(native[0].run) < microseconds(run):
-            self._direct.add(number)
-            self.steps.then(native[0])
-            return native[1].view(found.shape)
+        if native is not None:
+            if number not in self._stock.direct:  # all builds have the first one's
+                self._stock.direct[number] = microseconds(native[0].run) < microseconds(run)
+            if self._stock.direct[number]:
+                native[0].run()
+                self.steps.then(native[0])
+                return native[1].view(found.shape)
         self.steps.then(run)
         return found
 

@@ -78,7 +78,7 @@ def compile(
             where a charge lies near its threshold.
 
     Raises:
-        PlanError: the network does something that a plan has no word for, or draws its input; there is no such kernel, layer, device or
+        PlanError: it is called in `torch.inference_mode`; the network does something that a plan has no word for, or draws its input; there is no such kernel, layer, device or
             dtype, or not there.
         NonFinite: a weight is NaN or infinite.
         QuantizeError: bits are out of range.
@@ -94,6 +94,10 @@ def compile(
         >>> torch.allclose(engine(x), net(x), atol=1e-6)
         True
     """
+    if torch.is_inference_mode_enabled():
+        raise PlanError(
+            "compile follows tensors, which inference_mode forbids; call it outside. The engine may be called inside."
+        )
     where = _where(device, dtype, kernel, threads)
     view = _view(net, example)
     check_weights(view.layers)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import cycle
 from typing import TypeVar, final
 
 import torch
@@ -37,9 +38,14 @@ class Crew:
         self._begin()
 
     def _begin(self) -> None:
-        self._process, self._pool = os.getpid(), ThreadPoolExecutor(self.threads - 1)
+        self._process, self._pools = (
+            os.getpid(),
+            [ThreadPoolExecutor(1) for _ in range(self.threads - 1)],
+        )  # each call has its own
 
-    def each(self, call: Callable[[One], Found], items: Iterable[One], release: Callable[[], object] = int) -> list[Found]:
+    def each(
+        self, call: Callable[[One], Found], items: Iterable[One], release: Callable[[], object] | None = None
+    ) -> list[Found]:
         """Call a function with all items at once, the first of them on the caller's own thread.
 
         Args:
@@ -52,13 +58,14 @@ class Crew:
         first, *others = items
         started = list[Future[Found]]()
         try:
-            started += (self._pool.submit(call, one) for one in others)
+            started += (pool.submit(call, one) for pool, one in zip(cycle(self._pools), others, strict=False))
             found = call(first)
+            wait(started)
         except BaseException:
-            release()
-            raise
-        finally:
+            if release is not None:
+                release()
             wait(started)  # none may write when the next call begins
+            raise
         return [found, *(one.result() for one in started)]
 
 

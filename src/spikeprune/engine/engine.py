@@ -112,13 +112,7 @@ class Engine:
         value = given(plan, x)
         engine = Engine(plan, spiking(plan, value), (), threads)
         engine._kernels = dict(wanted(engine._stock, kernel))
-        build = engine._built(value)
-        engine.choices = sorted(build.choices.values(), key=lambda choice: choice.number)
-        engine._kernels = {choice.number: choice for choice in engine.choices}
-        if engine._crew is None:
-            engine._ways[engine._size(value)] = Way([build], 0 in engine.spikes, engine._axes)
-        else:
-            engine._run(value)
+        engine._way(value)
         return engine
 
     def __call__(self, x: Tensor) -> Output:
@@ -204,21 +198,31 @@ class Engine:
 
     def _told(self) -> list[str]:
         """Tell what was measured of sharing, by batch size."""
-        return [f"{size} samples at a time: {way.note}" for size, way in self._ways.items() if way.note]
+        with self._lock:
+            return [f"{size} samples at a time: {way.note}" for size, way in self._ways.items() if way.note]
 
     def _built(self, x: Tensor, crew: Crew | None = None, *, streams: bool = False) -> Build | Plain:
-        if not jit.available():
-            return Plain(self._plan, x, streams=streams)
-        return Build(self._stock, x, self.spikes, self._kernels, streams=streams, crew=crew)
+        with torch.inference_mode(False):  # other threads, and later calls, write into what is made here
+            if not jit.available():
+                return Plain(self._plan, x, streams=streams)
+            return Build(self._stock, x, self.spikes, self._kernels, streams=streams, crew=crew)
 
     def _run(self, x: Tensor) -> list[Tensor]:
+        return self._way(x).run(x)
+
+    def _way(self, x: Tensor) -> Way:
+        """Give how batches like one are run; the first that there is chooses kernels for all."""
         size = self._size(x)
         if size not in self._ways:
-            self._ways[size] = fastest(x, self._built, 0 in self.spikes, self._axes, self._crew)
+            alone = self._built(x)
+            if alone.choices.keys() != {choice.number for choice in self.choices}:
+                self.choices = sorted(alone.choices.values(), key=lambda choice: choice.number)
+                self._kernels = {choice.number: choice for choice in self.choices}
+            self._ways[size] = fastest(x, alone, self._built, 0 in self.spikes, self._axes, self._crew)
             while len(self._ways) > KEPT:
                 self._ways.popitem(last=False)
         self._ways.move_to_end(size)
-        return self._ways[size].run(x)
+        return self._ways[size]
 
     def _stepped(self, build: Build | Plain, x: Tensor) -> list[Tensor]:
         outputs = answer(build, x, 0 in self.spikes)

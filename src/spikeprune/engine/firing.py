@@ -1,6 +1,7 @@
 """A plan's neurons as those that native code has, one decay, threshold and reset a channel; and which values are spikes."""
 
 import math
+from collections.abc import Set
 
 import torch
 from torch import Tensor
@@ -70,7 +71,17 @@ def read_flat(plan: Plan, number: int) -> bool:
     return all(isinstance(op, Reshape) and len(op.shape) == 1 for op in readers)
 
 
-def given(plan: Plan, number: int) -> bool:
-    """Whether a value is the input, perhaps in another shape."""
+def as_bits(plan: Plan, spikes: Set[int], number: int) -> bool:
+    """Whether native code makes a value, as bits."""
     op = plan.operations[number]
-    return number == 0 or (isinstance(op, Reshape) and given(plan, op.inputs[0]))
+    if number not in spikes:
+        return False
+    if isinstance(op, Neuron):
+        return not isinstance(native(op), str)
+    if isinstance(op, Pool):
+        plain = not op.ceil_mode and len({*op.kernel}) == len({*op.stride}) == len({*op.padding}) == 1
+        return plain and as_bits(plan, spikes, op.inputs[0])
+    if isinstance(op, Concatenate):
+        return all(as_bits(plan, spikes, i) for i in op.inputs)
+    flat = isinstance(op, Reshape) and len(op.shape) == 1
+    return (flat or isinstance(op, Crop)) and as_bits(plan, spikes, op.inputs[0])

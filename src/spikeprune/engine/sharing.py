@@ -47,17 +47,18 @@ class Way:
         return [torch.cat(found, axis) for axis, found in zip(self._axes[1:], zip(*parts, strict=True), strict=True)]
 
 
-def fastest(x: Tensor, build: Builder, binary: bool, axes: Sequence[int], crew: Crew | None) -> Way:
+def fastest(x: Tensor, alone: Build | Plain, build: Builder, binary: bool, axes: Sequence[int], crew: Crew | None) -> Way:
     """Find how batches like one are run fastest.
 
     Args:
         x: the batch, as the plan's value 0.
+        alone: the build for it on one thread.
         build: makes builds for a chunk of it; threads share layers if it is given a crew.
         binary: whether the input is nothing but spikes.
         axes: of the samples in the input, and in each output.
         crew: the threads; None for the caller's alone.
     """
-    ways = {"one thread": Way([build(x, None)], binary, axes)}
+    ways = {"one thread": Way([alone], binary, axes)}
     if crew is None:
         return ways["one thread"]
     chunks = x.tensor_split(min(crew.threads, x.shape[axes[0]]), axes[0])

@@ -43,6 +43,7 @@ class Stock:
 
     Attributes:
         plan: the plan; of a weight that is stored it has nothing but the shape.
+        direct: whether native code convolves real numbers, by the number of the synapse, as whoever measured it first found.
 
     Args:
         plan: the plan.
@@ -51,6 +52,7 @@ class Stock:
 
     def __init__(self, plan: Plan, stored: Mapping[int, Stored] = EMPTY) -> None:
         self._stored = dict(stored)
+        self.direct: dict[int, bool] = {}
         self.plan = filled(plan, {number: one.outline(torch.double) for number, one in stored.items()}) if stored else plan
         self._whole: ref[Plan] | None = None
         self._layers: dict[int, Fused | str] = {}

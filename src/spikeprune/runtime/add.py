@@ -37,7 +37,7 @@ def prepare(program: Program, x: Tensor, y: Tensor) -> Tensor:
     if x.shape != y.shape:
         raise LayoutError(f"values of {tuple(x.shape)} and {tuple(y.shape)} cannot be added.")
     steps = [step for one in (x, y) for step in _steps(one)]
-    out = torch.empty(x.shape)
+    out = torch.empty(x.shape, dtype=torch.float32)
     outer, count = (x.shape[:3], x.shape[3:].numel()) if x.dim() == 5 else ((1, *x.shape[:2]), x.shape[2])
     program.add(compiled("add numbers", _write), spanned(x), spanned(y), out, *outer, count, *steps)
     return out

@@ -14,7 +14,7 @@ from spikeprune.runtime.integers import check_weight
 from spikeprune.runtime.jit import compiled
 from spikeprune.runtime.lanes import Memory, Value, begin, constant, over, variable
 from spikeprune.runtime.once import once
-from spikeprune.runtime.planes import Kernel
+from spikeprune.runtime.planes import WIDEST, Kernel
 from spikeprune.runtime.program import Program
 
 MOST = 64  # weights of an output; of more, a library's blocks are faster
@@ -28,8 +28,8 @@ def refuses(weight: Tensor) -> str:
         >>> refuses(torch.ones(4, 3, 3, 3)), refuses(torch.ones(4, 8, 3, 3))
         ('', 'an output has more than 64 weights')
     """
-    if weight.dim() != 4:
-        return "it is no convolution of two axes"
+    if weight.dim() != 4 or max(weight.shape[2:]) > WIDEST:
+        return f"it is no convolution of two axes with a kernel of up to {WIDEST}"
     return f"an output has more than {MOST} weights" if weight[0].numel() > MOST else ""
 
 
@@ -79,9 +79,11 @@ def prepare(
         raise LayoutError(f"the layer takes float32 (N, {weight.shape[1]}, H, W), but {x.dtype} {tuple(x.shape)} was given.")
     (samples, inputs, height, width), (outputs, _, down, across) = x.shape, weight.shape
     rows, columns = Kernel(down, across, stride, padding).output(height, width)
-    bias = torch.zeros(outputs) if bias is None else bias.detach().float().contiguous()
-    padded = torch.zeros(samples, inputs, height + 2 * padding, width + 2 * padding)  # what is not written stays 0
-    out = torch.empty(samples, outputs, rows, columns)
+    bias = torch.zeros(outputs, dtype=torch.float32) if bias is None else bias.detach().float().contiguous()
+    padded = torch.zeros(
+        samples, inputs, height + 2 * padding, width + 2 * padding, dtype=torch.float32
+    )  # what is not written stays 0
+    out = torch.empty(samples, outputs, rows, columns, dtype=torch.float32)
     lanes = min(LANES, 1 << (columns.bit_length() - 1)) if stride == 1 else 1
     program.add(compiled("direct padded", _pad), x, padded, samples * inputs, height, width, padding, padded.shape[3])
     sizes = (samples, inputs * padded[0, 0].numel(), outputs, weight[0].numel(), rows, columns, stride, padded.shape[3])

@@ -214,7 +214,7 @@ def prepare_currents(program: Program, x: SpikeRows, layer: RowLayer) -> Tensor:
         tensor([[[6.]]])
     """
     check_neurons(layer.hard, wanted=False)
-    out = torch.empty(*x.words.shape[:2], layer.table.shape[1])
+    out = torch.empty(*x.words.shape[:2], layer.table.shape[1], dtype=torch.float32)
     _add(program, x, layer, out, layer.table.shape[1], None)
     return out
 

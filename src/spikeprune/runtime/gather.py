@@ -226,7 +226,7 @@ def prepare_currents(program: Program, x: SpikeMaps, layer: GatherLayer) -> Tens
         tensor([1.5000])
     """
     check_neurons(layer.shape.hard, wanted=False)
-    out = torch.empty(x.words.shape[1], x.samples, len(layer.rows) - 1, *_output(x, layer))
+    out = torch.empty(x.words.shape[1], x.samples, len(layer.rows) - 1, *_output(x, layer), dtype=torch.float32)
     _add(program, x, layer, layer.shape, (Room("gather membrane", 0, torch.float32), out))
     return out
 

@@ -49,8 +49,8 @@ def affine(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> tuple[T
         >>> affine(torch.zeros(2, 2), None, torch.tensor([0.5, 1.0]))
         (tensor([1., 1.]), tensor([0.5000, 1.0000]))
     """
-    scale = torch.ones(len(weight)) if scale is None else scale.detach()
-    bias = torch.zeros(len(weight)) if bias is None else bias.detach()
+    scale = torch.ones(len(weight), dtype=torch.float32) if scale is None else scale.detach()
+    bias = torch.zeros(len(weight), dtype=torch.float32) if bias is None else bias.detach()
     for name, found in (("scale", scale), ("bias", bias)):
         if found.shape != weight.shape[:1] or found.dtype != torch.float32:
             raise QuantizeError(f"the {name} is {found.dtype} {tuple(found.shape)}, but must be float32 ({len(weight)},).")

@@ -131,7 +131,7 @@ class _Native(torch.autograd.Function):
         run = kernels.backward(ctx.neuron, half=HALF[x.dtype])
 
         def share(first: int, last: int) -> None:
-            room = torch.empty(len(x) * kernels.BLOCK)
+            room = torch.empty(len(x) * kernels.BLOCK, dtype=torch.float32)
             places = (x.data_ptr(), _address(v0), ds.data_ptr(), _address(dv), dx.data_ptr(), dv0.data_ptr(), room.data_ptr())
             run(*places, ctx.start, len(x), size, x.stride(0), ds.stride(0), first, last)
 

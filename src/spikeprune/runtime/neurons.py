@@ -67,7 +67,7 @@ class Neurons:
         channels: int, *, decay: float, threshold: float, reset: float, start: float = 0.0, hard: bool = False
     ) -> "Neurons":
         """Make neurons of the same constants in every channel."""
-        rows = [torch.full((channels,), float(x)) for x in (decay, threshold, reset, start)]
+        rows = [torch.full((channels,), float(x), dtype=torch.float32) for x in (decay, threshold, reset, start)]
         return Neurons(rows[0], rows[1], rows[2], rows[3], hard)
 
     def part(self, first: int, last: int) -> "Neurons":
@@ -118,7 +118,7 @@ def constants(neurons: Neurons | None, scale: Tensor, bias: Tensor, channels: in
     found = neurons or Neurons.alike(count, decay=0.0, threshold=0.0, reset=0.0)
     if len(found.decay) != count:
         raise LayoutError(f"the layer has {count} outputs, but neurons of {len(found.decay)} channels were given.")
-    table = torch.zeros(6, channels)
+    table = torch.zeros(6, channels, dtype=torch.float32)
     table[THRESHOLD] = math.inf
     rows = (scale, bias, found.decay, found.threshold, found.reset, found.start)
     table[:, :count] = torch.stack(rows).detach()

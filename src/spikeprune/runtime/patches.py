@@ -143,7 +143,7 @@ def prepare(program: Program, x: SpikeMaps, layer: PatchLayer, membrane: Tensor 
     v = membrane_of(membrane, partial(rest, x, layer), _room("membrane", lanes, torch.float32))
     rooms = (
         _room("counts", timesteps * filled, torch.int32),
-        _room("lists", timesteps * filled * -(-channels // STEP) * STEP, torch.int32),
+        _room("lists", timesteps * filled * channels + STEP, torch.int32),
         _room("patch", fans * channels + STEP, torch.int32),
     )
     masks = _room("masks", tiles * lanes * timesteps * 2 * words, torch.int32)

@@ -44,7 +44,7 @@ def layer(shape: Shape) -> Function:
         starts    int32 (places,), where each place of a map lies among the `filled` places of one with its padding
         taps      int32 (fans,), how far each tap lies behind the first, among those
         counts    room for T * filled int32
-        lists     room for T * filled lists of int32, as long as `channels` filled up to STEP
+        lists     room for T * filled * channels + STEP int32; what lies behind the end of a list is read, and forgotten
         patch     room for fans * channels + STEP int32
         weights   int8 or float32 (tiles, fans, channels, vectors * LANES)
         table     float32 (6, tiles * vectors * LANES), of the neurons
@@ -74,11 +74,6 @@ class Writer:
         """Outputs of a tile."""
         return self.shape.vectors * LANES
 
-    @property
-    def pitch(self) -> Value:
-        """How far lists lie apart."""
-        return (self["channels"] + STEP - 1) // STEP * STEP
-
 
 def _write(shape: Shape, module: Any) -> None:
     kinds = KINDS.format("i8" if shape.integer else "f32")
@@ -102,7 +97,6 @@ def _list(to: Writer, n: Value) -> None:
     """Write the lists of one sample: for each timestep and place, where the rows of the channels begin that fired."""
     counts, first = to.arrays["counts"], n * to["places"]
     fill(counts, to["timesteps"] * to["filled"], 1)
-    pitch = to.pitch
     with over(to.code, 0, to["channels"]) as c, over(to.code, 0, to["timesteps"]) as t:
         row, begins = to.arrays["words"].at((c * to["timesteps"] + t) * to["width"]), (c * to.tile).narrow("i32")
         last = first + to["places"]
@@ -112,7 +106,7 @@ def _list(to: Writer, n: Value) -> None:
         ):
             place = t * to["filled"] + to.arrays["starts"].load(w * WORD + bit - first).wide("i64")
             count = counts.load(place)
-            to.arrays["lists"].store(place * pitch + count.wide("i64"), begins)
+            to.arrays["lists"].store(place * to["channels"] + count.wide("i64"), begins)
             counts.store(place, count + 1)
 
 
@@ -141,12 +135,12 @@ def _place(to: Writer, n: Value, tile: Value, at: tuple[Value, Value]) -> None:
 
 def _patch(to: Writer, base: Value) -> Value:
     """Write the list of one patch: those of its places in a row, each with where its tap's rows begin; return how many there are."""
-    total, patch, pitch = variable(constant(to.code, 0)), to.arrays["patch"], to.pitch
+    total, patch = variable(constant(to.code, 0)), to.arrays["patch"]
     with over(to.code, 0, to["fans"]) as k:
         place = base + to.arrays["taps"].load(k).wide("i64")
         count, begins = to.arrays["counts"].load(place).wide("i64"), (k * to["channels"] * to.tile).narrow("i32").everywhere(STEP)
         done = total.value
         with over(to.code, 0, (count + STEP - 1) // STEP) as j:
-            patch.store(done + j * STEP, to.arrays["lists"].load(place * pitch + j * STEP, STEP) + begins)
+            patch.store(done + j * STEP, to.arrays["lists"].load(place * to["channels"] + j * STEP, STEP) + begins)
         total.put(done + count)
     return total.value

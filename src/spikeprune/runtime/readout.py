@@ -41,7 +41,7 @@ def prepare(program: Program, x: SpikeRows, weights: Sequence[float]) -> Tensor:
         tensor([[1.0000, 1.5000, 0.0000]])
     """
     n, t, width = x.words.shape
-    out = torch.empty(n, x.features)
+    out = torch.empty(n, x.features, dtype=torch.float32)
     program.add(compiled("readout of spikes", _spikes), x.words, _checked(weights, t), out, n, t, width, x.features)
     return out
 
@@ -72,7 +72,7 @@ def prepare_currents(program: Program, x: Tensor, weights: Sequence[float]) -> T
             f"currents are float32 (T, N, F), features in a row, but {x.dtype} {tuple(x.shape)} with strides {x.stride()} was given."
         )
     timesteps, n, features = x.shape
-    out, memory = torch.empty(n, features), spanned(x)
+    out, memory = torch.empty(n, features, dtype=torch.float32), spanned(x)
     sizes = (n, timesteps, features, *x.stride()[:2])
     program.add(compiled("readout of currents", _currents), memory, _checked(weights, timesteps), out, *sizes)
     return out

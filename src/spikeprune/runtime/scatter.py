@@ -228,7 +228,7 @@ def prepare_currents(program: Program, x: SpikeMaps, layer: ScatterLayer) -> Ten
     """
     check_neurons(layer.hard, wanted=False)
     to = _plane(x, layer)
-    out = torch.empty(x.words.shape[1], x.samples, len(layer.weights) * LANES, to.height, to.width)
+    out = torch.empty(x.words.shape[1], x.samples, len(layer.weights) * LANES, to.height, to.width, dtype=torch.float32)
     room, masks = _room("membrane", to.height * to.width * LANES, torch.float32), _room("masks", 0, torch.int32)
     _add(program, x, layer, to, (room, masks, out), kept=False)
     return out[:, :, : layer.outputs]

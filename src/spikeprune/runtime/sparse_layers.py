@@ -155,12 +155,15 @@ class _Sparse(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, packing: Packing) -> Tensor:
         sizes, run, x = packing.sizes, packing.forward, x.contiguous()
-        y = torch.empty(len(x), sizes.outputs, *sizes.out)
-        values, start = _values(weight, run.lists), torch.zeros(sizes.outputs) if bias is None else bias.contiguous()
+        y = torch.empty(len(x), sizes.outputs, *sizes.out, dtype=torch.float32)
+        values, start = (
+            _values(weight, run.lists),
+            torch.zeros(sizes.outputs, dtype=torch.float32) if bias is None else bias.contiguous(),
+        )
         places = packing.x_places, packing.y_places
 
         def share(_: int, chunks: range) -> None:
-            lanes, sums = torch.zeros(packing.x.numel), torch.empty(packing.y.numel)
+            lanes, sums = torch.zeros(packing.x.numel, dtype=torch.float32), torch.empty(packing.y.numel, dtype=torch.float32)
             for first in chunks:
                 _spread(x, first, places[0], lanes, packing)
                 _gather(lanes, run, values, start, sums, packing.y.plane)
@@ -196,15 +199,15 @@ class _Back:
         self.packing, self.x, self.dx = packing, x, dx
         self.passes = [] if dx is None else [(run, _values(weight, run.lists)) for run in packing.backward]
         self.places = packing.dy_places, packing.dx_places, packing.x_places
-        self.start = torch.zeros(packing.sizes.channels)
-        self.dw = torch.zeros(shares, len(packing.forward.lists.index))
+        self.start = torch.zeros(packing.sizes.channels, dtype=torch.float32)
+        self.dw = torch.zeros(shares, len(packing.forward.lists.index), dtype=torch.float32)
 
     def share(self, i: int, chunks: range, dy: Tensor) -> None:
         """Do some of the chunks."""
         packing = self.packing
-        grads = torch.zeros(packing.dy.numel)
-        sums = torch.empty(packing.dx.numel if self.passes else 0)
-        lanes = torch.zeros(packing.x.numel if len(self.dw) else 0)
+        grads = torch.zeros(packing.dy.numel, dtype=torch.float32)
+        sums = torch.empty(packing.dx.numel if self.passes else 0, dtype=torch.float32)
+        lanes = torch.zeros(packing.x.numel if len(self.dw) else 0, dtype=torch.float32)
         for first in chunks:
             _spread(dy, first, self.places[0], grads, packing)
             for run, values in self.passes:
@@ -217,7 +220,7 @@ class _Back:
 
     def weight_gradient(self, weight: Tensor) -> Tensor:
         """Put the gradients of living weights where they belong."""
-        found = torch.zeros(weight.shape)
+        found = torch.zeros(weight.shape, dtype=torch.float32)
         found.view(-1).scatter_(0, self.packing.forward.lists.index, self.dw.sum(0))
         return found
 

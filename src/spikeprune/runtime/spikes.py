@@ -78,14 +78,12 @@ def pack_rows(x: Tensor) -> SpikeRows:
     return once(prepare_pack_rows, x.detach().to("cpu", torch.float32).contiguous())
 
 
-def prepare_pack_rows(program: Program, x: Tensor, odd: Tensor | None = None) -> SpikeRows:
+def prepare_pack_rows(program: Program, x: Tensor) -> SpikeRows:
     """Put at the end of a program what `pack_rows` does, of what x holds whenever it runs.
 
     Args:
         program: to which it is added.
         x: float32 (T, N, F) on the CPU, contiguous; what is the same at all timesteps may be expanded.
-        odd: int64 (1,), which after a run says how many numbers of x were neither 0 nor 1, those of an expanded axis counted once;
-            None to spare this.
 
     Returns:
         what holds the spikes after a run.
@@ -94,19 +92,18 @@ def prepare_pack_rows(program: Program, x: Tensor, odd: Tensor | None = None) ->
         LayoutError: x is of another dtype, device or layout, or has no three axes.
 
     Example:
-        >>> program, x, odd = Program(), torch.zeros(1, 1, 3), torch.zeros(1, dtype=torch.int64)
-        >>> rows = prepare_pack_rows(program, x, odd)
+        >>> program, x = Program(), torch.zeros(1, 1, 3)
+        >>> rows = prepare_pack_rows(program, x)
         >>> x[0, 0, 1:] = torch.tensor([1.0, 0.5])
         >>> program.run()
-        >>> rows.words, odd
-        (tensor([[[6]]]), tensor([1]))
+        >>> rows.words
+        tensor([[[6]]])
     """
     if x.dim() != 3:
         raise LayoutError(f"rows of spikes are (T, N, F), but {tuple(x.shape)} was given.")
     t, n, features = x.shape
     rows = SpikeRows(torch.zeros(n, t, needed(features), dtype=torch.int64), features)
     _pack(program, x, rows.words, (n, t, 1, features), (features, x.stride(0), 0))
-    _count_odd(program, x, odd)
     return rows
 
 
@@ -132,7 +129,7 @@ def prepare_unpack_rows(program: Program, rows: SpikeRows) -> Tensor:
         tensor([[[0., 0., 1.]]])
     """
     n, t, _ = rows.words.shape
-    out = torch.empty(t, n, rows.features)
+    out = torch.empty(t, n, rows.features, dtype=torch.float32)
     _unpack(program, rows.words, out, (t, n, 1, rows.features), (rows.features, t * rows.features, 0))
     return out
 
@@ -150,13 +147,12 @@ def pack_maps(x: Tensor) -> SpikeMaps:
     return once(prepare_pack_maps, x.detach().to("cpu", torch.float32).contiguous())
 
 
-def prepare_pack_maps(program: Program, x: Tensor, odd: Tensor | None = None) -> SpikeMaps:
+def prepare_pack_maps(program: Program, x: Tensor) -> SpikeMaps:
     """Put at the end of a program what `pack_maps` does, of what x holds whenever it runs.
 
     Args:
         program: to which it is added.
         x: float32 (T, N, C, H, W) or (T, N, F) on the CPU, contiguous; what is the same at all timesteps may be expanded.
-        odd: as `prepare_pack_rows` says.
 
     Returns:
         what holds the spikes after a run.
@@ -177,7 +173,6 @@ def prepare_pack_maps(program: Program, x: Tensor, odd: Tensor | None = None) ->
     t, n, c, h, w = (*x.shape, 1, 1)[:5]
     maps = SpikeMaps(torch.zeros(c, t, needed(n * h * w), dtype=torch.int64), n, h, w)
     _pack(program, x, maps.words, (c, t, n, h * w), (h * w, x.stride(0), c * h * w))
-    _count_odd(program, x, odd)
     return maps
 
 
@@ -205,7 +200,7 @@ def prepare_unpack_maps(program: Program, maps: SpikeMaps) -> Tensor:
     """
     c, t, _ = maps.words.shape
     places = maps.height * maps.width
-    out = torch.empty(t, maps.samples, c, maps.height, maps.width)
+    out = torch.empty(t, maps.samples, c, maps.height, maps.width, dtype=torch.float32)
     _unpack(program, maps.words, out, (t, maps.samples, c, places), (maps.lanes, places, t * maps.lanes))
     return out
 
@@ -277,13 +272,26 @@ def _in_order(shape: tuple[int, int, int, int], steps: tuple[int, int, int]) -> 
     return all(size == 1 or step == found for (size, step), found in zip(plain, steps, strict=True))
 
 
-def _count_odd(program: Program, x: Tensor, odd: Tensor | None) -> None:
-    if odd is None:
-        return
-    if odd.dtype != torch.int64 or odd.numel() != 1:
-        raise LayoutError(f"what counts odd numbers is int64 (1,), but {odd.dtype} {tuple(odd.shape)} was given.")
-    rows = len(x) if x.stride(0) else 1
-    program.add(bits.odd(), x[0], odd, rows, x[0].numel(), x.stride(0))
+def prepare_count_odd(program: Program, x: Tensor) -> Tensor:
+    """Put at the end of a program what counts the numbers of x that are neither 0 nor 1; return what holds the count, int64 (1,).
+
+    Args:
+        program: to which it is added.
+        x: float32 on the CPU, contiguous.
+
+    Example:
+        >>> program, x = Program(), torch.zeros(1, 1, 3)
+        >>> odd = prepare_count_odd(program, x)
+        >>> x[0, 0, 1:] = torch.tensor([1.0, 0.5])
+        >>> program.run()
+        >>> odd
+        tensor([1])
+    """
+    if x.dtype != torch.float32:
+        raise LayoutError(f"numbers that are counted are float32, but {x.dtype} was given.")
+    odd = torch.zeros(1, dtype=torch.int64)
+    program.add(bits.odd(), x, odd, 1, x.numel(), 0)
+    return odd
 
 
 def _check(words: Tensor, count: int) -> None:
