@@ -25,6 +25,7 @@ from spikeprune.runtime.spikes import SpikeRows, needed, pack_rows
 
 VECTORS = 8  # of LANES outputs, that a tile has at most: their sums stay in registers
 MOST = 1 << 62  # inputs: there is room for all
+SOME = 1 << 16  # weights that are counted at a time, so that it takes little memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +92,15 @@ def held(weight: Tensor) -> int:
         >>> held(torch.full((1, 300), -128)), held(torch.full((1, 300), 127)), held(torch.full((1, 300), 1))
         (256, 258, 300)
     """
-    counts = torch.bincount(
-        (weight.long() + 128 + 256 * torch.arange(len(weight))[:, None]).flatten(), minlength=256 * len(weight)
-    )
-    counts = counts.view(-1, 256)
+    counts = torch.cat([_sizes(rows) for rows in torch.split(weight, max(1, SOME // weight.shape[1]))])
     sides = ((counts[:, 129:].flip(1), torch.arange(127, 0, -1), SHORT), (counts[:, :128], torch.arange(128, 0, -1), SHORT + 1))
     return min(weight.shape[1], *(_fewest(found, sizes, room) for found, sizes, room in sides))
+
+
+def _sizes(weight: Tensor) -> Tensor:
+    """Count the weights of each row by their value, from -128 on: int64 (rows, 256)."""
+    places = weight.long() + 128 + 256 * torch.arange(len(weight))[:, None]
+    return torch.bincount(places.flatten(), minlength=256 * len(weight)).view(-1, 256)
 
 
 def _fewest(counts: Tensor, sizes: Tensor, room: int) -> int:

@@ -96,7 +96,7 @@ def test_what_is_neither_0_nor_1_is_counted_in_each_run():
     run_again(made)
     assert odd.item() == 0
     for wrong in (x.double(), x.transpose(1, 2)):
-        with pytest.raises(LayoutError, match="float32|contiguous"):
+        with pytest.raises(LayoutError, match=r"float32|contiguous"):
             spikes.prepare_count_odd(Program(), wrong)
 
 
@@ -107,8 +107,6 @@ def test_what_a_program_cannot_pack_is_refused():
                 prepare(Program(), wrong)
         with pytest.raises(LayoutError, match="none of these may be empty"):
             prepare(Program(), torch.zeros(0, 2, 3))
-        with pytest.raises(LayoutError, match=r"int64 \(1,\), but torch.float32 \(1,\)"):
-            prepare(Program(), torch.zeros(1, 2, 3), torch.zeros(1))
 
 
 def test_counts():

@@ -57,7 +57,7 @@ class Settings:
 
 
 FULL = Settings(overrides=("net.timesteps=2", "train.epochs=4"))
-EVENTS = Settings(alone=())
+EVENTS = Settings(alone=(), contenders=("spikenm", "no distillation", "sr-ste", "asp"))
 QUICK = Settings(
     overrides=deep.QUICK,
     patterns=((2, 4),),
