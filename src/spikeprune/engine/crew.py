@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import cycle
+from statistics import median
 from typing import TypeVar, final
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from spikeprune.runtime.meeting import give_way, meeting
 from spikeprune.runtime.program import Program
 
-ROUNDS, BUDGET = 7, 100_000_000  # of measuring, the second in nanoseconds
+ROUNDS, BUDGET = 15, 100_000_000  # of measuring, the second in nanoseconds
 GAIN = 0.9
 """Sharing must take less than this share of the time on one thread: others may use the processors as well now and then."""
 NOBODY = 1 << 62  # as a count of threads that have come: none waits for more
@@ -106,17 +107,17 @@ class Lanes:
             lane.add(meeting(), self._count, self._meetings * len(self._programs), give_way())
 
 
-def quickest(runs: Sequence[Callable[[], object]]) -> list[float]:
-    """Measure microseconds on the wall of calls that take turns: the least of some rounds each, after one that counts for nothing."""
-    best, begun = [float("inf")] * len(runs), 0
+def usual(runs: Sequence[Callable[[], object]]) -> list[float]:
+    """Measure microseconds on the wall of calls that take turns: the median of some rounds each, after one that counts for nothing."""
+    took: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
+    begun = time.perf_counter_ns()
     for _ in range(ROUNDS):
-        for i, run in enumerate(runs):
+        for times, run in zip(took, runs, strict=True):
             start = time.perf_counter_ns()
-            begun = begun or start
             run()
-            best[i] = min(best[i], (time.perf_counter_ns() - start) / 1000)
+            times.append((time.perf_counter_ns() - start) / 1000)
         if time.perf_counter_ns() - begun > BUDGET:
             break
-    return best
+    return [median(times) for times in took]

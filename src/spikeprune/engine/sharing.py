@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikeprune.engine.build import Build
-from spikeprune.engine.crew import GAIN, Crew, quickest
+from spikeprune.engine.crew import GAIN, Crew, usual
 from spikeprune.engine.plain import Plain
 from spikeprune.errors import LayoutError
 
@@ -91,7 +91,7 @@ def _best(runs: Mapping[str, Callable[[], object]]) -> tuple[str, str]:
     """Give the name of the fastest, threads only if they gain enough; and what was measured, or "" for one alone."""
     if len(runs) == 1:
         return next(iter(runs)), ""
-    took = dict(zip(runs, quickest(list(runs.values())), strict=True))
+    took = dict(zip(runs, usual(list(runs.values())), strict=True))
     best = min(took, key=lambda name: took[name] * (GAIN if name == "one thread" else 1))
     return best, best + " (" + ", ".join(f"{name} {time:,.0f} us" for name, time in took.items()) + ")"
 
