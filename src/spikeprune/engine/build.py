@@ -25,8 +25,9 @@ from spikeprune.engine.steps import Steps
 from spikeprune.engine.stock import Fused, Stock, current
 from spikeprune.errors import PlanError
 from spikeprune.runtime import add, encode, moves, readout, spikes
+from spikeprune.runtime.odd import prepare_count_odd
 from spikeprune.runtime.program import Program
-from spikeprune.runtime.spikes import SpikeMaps, SpikeRows, prepare_count_odd
+from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 
 DIRECT = "direct"  # what is chosen for convolutions of real numbers in native code
 ALONE = "neurons"  # what is chosen for neurons that are no part of a layer

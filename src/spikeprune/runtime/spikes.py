@@ -272,28 +272,6 @@ def _in_order(shape: tuple[int, int, int, int], steps: tuple[int, int, int]) -> 
     return all(size == 1 or step == found for (size, step), found in zip(plain, steps, strict=True))
 
 
-def prepare_count_odd(program: Program, x: Tensor) -> Tensor:
-    """Put at the end of a program what counts the numbers of x that are neither 0 nor 1; return what holds the count, int64 (1,).
-
-    Args:
-        program: to which it is added.
-        x: float32 on the CPU, contiguous.
-
-    Example:
-        >>> program, x = Program(), torch.zeros(1, 1, 3)
-        >>> odd = prepare_count_odd(program, x)
-        >>> x[0, 0, 1:] = torch.tensor([1.0, 0.5])
-        >>> program.run()
-        >>> odd
-        tensor([1])
-    """
-    if x.dtype != torch.float32:
-        raise LayoutError(f"numbers that are counted are float32, but {x.dtype} was given.")
-    odd = torch.zeros(1, dtype=torch.int64)
-    program.add(bits.odd(), x, odd, 1, x.numel(), 0)
-    return odd
-
-
 def _check(words: Tensor, count: int) -> None:
     if words.dim() != 3 or words.dtype != torch.int64 or not words.is_contiguous() or words.device.type != "cpu":
         raise LayoutError(

@@ -4,6 +4,7 @@ import torch
 from programs import run_again, runs_each
 from spikeprune.errors import LayoutError
 from spikeprune.runtime import spikes
+from spikeprune.runtime.odd import prepare_count_odd
 from spikeprune.runtime.once import once
 from spikeprune.runtime.program import Program
 from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
@@ -85,7 +86,7 @@ def test_what_is_the_same_at_all_timesteps_may_be_expanded(prepare):
 
 def test_what_is_neither_0_nor_1_is_counted_in_each_run():
     made, x = Program(), torch.zeros(2, 3, 50)
-    odd = spikes.prepare_count_odd(made, x)
+    odd = prepare_count_odd(made, x)
     run_again(made)
     assert odd.item() == 0
     x[0, 0, :6] = torch.tensor([1.0, -0.0, -1.0, 0.5, float("nan"), 1e-40])
@@ -97,7 +98,7 @@ def test_what_is_neither_0_nor_1_is_counted_in_each_run():
     assert odd.item() == 0
     for wrong in (x.double(), x.transpose(1, 2)):
         with pytest.raises(LayoutError, match=r"float32|contiguous"):
-            spikes.prepare_count_odd(Program(), wrong)
+            prepare_count_odd(Program(), wrong)
 
 
 def test_what_a_program_cannot_pack_is_refused():
