@@ -8,12 +8,12 @@ from torch import Tensor
 
 from spikeprune.engine.plan import Crop, Plan, Pool, Reshape, Synapse
 from spikeprune.errors import QuantizeError
+from spikeprune.runtime.integers import some_rows
 
-CLOSE = 2.0**-18
-"""How far from a multiple of its step, in steps, a weight may lie: float32 rounds to 2^-24 of it, and is 127 steps at most."""
+ROUNDED = 2.0**-23
+"""How far from a multiple of its step a weight may lie, over the largest of its row: float32 rounds both, each to 2^-24 of it."""
 
-
-FEW = 64  # of a row's weights tell most steps apart
+FEW = (8, 64)  # of a row's largest weights tell most steps apart; so many are asked first, and so many of the steps that are left
 MOST = 127  # steps
 
 
@@ -32,20 +32,41 @@ def on_grid(weight: Tensor) -> tuple[Tensor, Tensor] | None:
                 [ 1,  3,  2]], dtype=torch.int8), tensor([0.2500, 0.3000], dtype=torch.float64))
         >>> on_grid(torch.tensor([[0.5, 0.1234567]], dtype=torch.double))
     """
-    flat = weight.flatten(1)
-    most = flat.abs().amax(1)
-    large = flat.abs().topk(min(FEW, flat.shape[1])).values  # zeros would fit every step
-    open_counts = torch.stack([_whole(large * (count / most)[:, None]) for count in range(1, MOST + 1)])
-    open_counts[0, most == 0] = True
+    found = []
+    for rows in some_rows(weight.flatten(1)):  # the first that lies on none ends it
+        found.append(_some_on_grid(rows))
+        if found[-1] is None:
+            return None
+    numbers, steps = zip(*found, strict=True)
+    return torch.cat(numbers).view_as(weight), torch.cat(steps)
+
+
+def _some_on_grid(rows: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Do it for a few rows, (C_out, terms)."""
+    sizes = rows.abs()
+    most = sizes.amax(1)
+    open_counts = _open(sizes, most)
     while bool(open_counts.any(0).all()):
         count = open_counts.int().argmax(0) + 1  # the first that is still open
         step = (most / count).masked_fill(most == 0, 1.0)
-        scaled = flat / step[:, None]
-        fits = _whole(scaled)
+        scaled = rows / step[:, None]
+        fits = _whole(scaled, count)
         if bool(fits.all()):
-            return scaled.round().to(torch.int8).view_as(weight), step
+            return scaled.round().to(torch.int8), step
         open_counts[count[~fits] - 1, (~fits).nonzero().flatten()] = False
     return None
+
+
+def _open(sizes: Tensor, most: Tensor) -> Tensor:
+    """Tell how many steps the largest weight of a row may be, by the large weights of each: bool (MOST, C_out)."""
+    large = sizes.topk(min(FEW[1], sizes.shape[1])).values  # zeros would fit every step
+    counts = torch.arange(1, MOST + 1, device=most.device)[:, None]
+    scales = counts / most
+    found = _whole(large[:, : FEW[0]] * scales[..., None], counts)
+    count, row = found.nonzero(as_tuple=True)
+    found[count, row] = _whole(large[row] * scales[count, row, None], count + 1)
+    found[0, most == 0] = True
+    return found
 
 
 def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -99,5 +120,6 @@ def _reached(plan: Plan, op: Synapse, spiking: Set[int]) -> bool:
     return source in spiking
 
 
-def _whole(scaled: Tensor) -> Tensor:
-    return ((scaled - scaled.round()).abs() <= CLOSE).all(1)
+def _whole(scaled: Tensor, count: Tensor) -> Tensor:
+    """Tell which rows, in steps of which their largest weight has `count`, are whole numbers as far as float32 can tell."""
+    return ((scaled - scaled.round()).abs() <= ROUNDED * count[..., None]).all(-1)

@@ -8,6 +8,7 @@ from spikeprune.runtime.neurons import check_finite
 
 SHORT = (1 << 15) - 1  # the most that 16 bits hold; the least is one further from 0
 LONG = (1 << 31) - 1
+SOME = 1 << 16  # weights that are looked at together, so that looking takes little memory
 
 
 def check_weight(weight: Tensor, axes: tuple[int, ...]) -> None:
@@ -56,3 +57,28 @@ def affine(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> tuple[T
             raise QuantizeError(f"the {name} is {found.dtype} {tuple(found.shape)}, but must be float32 ({len(weight)},).")
         check_finite(f"the {name}", found)
     return scale, bias
+
+
+def some_rows(weight: Tensor) -> tuple[Tensor, ...]:
+    """Cut weights (C_out, terms) into groups of rows that are small enough for 64 bits a weight.
+
+    Example:
+        >>> [tuple(rows.shape) for rows in some_rows(torch.zeros(5, 1 << 15))]
+        [(2, 32768), (2, 32768), (1, 32768)]
+    """
+    return torch.split(weight, max(1, SOME // weight.shape[1]))
+
+
+def extremes(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the least and the most that sums of each row can be, whichever inputs fire: int64 (C_out,).
+
+    Args:
+        weight: whole numbers (C_out, terms).
+
+    Example:
+        >>> extremes(torch.tensor([[3, -1, -2], [1, 1, 0]]))
+        (tensor([-3,  0]), tensor([3, 2]))
+    """
+    sides = [(rows.clamp(max=0).sum(1), rows.clamp(min=0).sum(1)) for rows in some_rows(weight)]
+    least, most = zip(*sides, strict=True)
+    return torch.cat(least), torch.cat(most)
