@@ -92,7 +92,7 @@ class Stored:
 
     def _living(self) -> Tensor:
         bits = np.unpackbits(self.alive.numpy(), count=self.shape.numel(), bitorder="little")
-        return torch.from_numpy(bits).bool().view(self.shape)
+        return torch.from_numpy(bits).view(torch.bool).view(self.shape)
 
     def _fault(self) -> str:
         """Say why the parts do not fit, or ""."""

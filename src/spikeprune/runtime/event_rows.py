@@ -17,7 +17,7 @@ from torch import Tensor
 from spikeprune.errors import LayoutError
 from spikeprune.runtime import event_rows_code
 from spikeprune.runtime.event_rows_code import Shape
-from spikeprune.runtime.integers import SHORT, affine, check_weight
+from spikeprune.runtime.integers import SHORT, affine, check_weight, some_rows
 from spikeprune.runtime.neurons import LANES, START, Neurons, check_neurons, constants, membrane_of
 from spikeprune.runtime.once import once
 from spikeprune.runtime.program import Program, Room
@@ -25,7 +25,6 @@ from spikeprune.runtime.spikes import SpikeRows, needed, pack_rows
 
 VECTORS = 8  # of LANES outputs, that a tile has at most: their sums stay in registers
 MOST = 1 << 62  # inputs: there is room for all
-SOME = 1 << 16  # weights that are counted at a time, so that it takes little memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +91,13 @@ def held(weight: Tensor) -> int:
         >>> held(torch.full((1, 300), -128)), held(torch.full((1, 300), 127)), held(torch.full((1, 300), 1))
         (256, 258, 300)
     """
-    counts = torch.cat([_sizes(rows) for rows in torch.split(weight, max(1, SOME // weight.shape[1]))])
+    return min(weight.shape[1], *(_held(_sizes(rows)) for rows in some_rows(weight)))
+
+
+def _held(counts: Tensor) -> int:
+    """Say it of rows whose weights are counted by their value, from -128 on."""
     sides = ((counts[:, 129:].flip(1), torch.arange(127, 0, -1), SHORT), (counts[:, :128], torch.arange(128, 0, -1), SHORT + 1))
-    return min(weight.shape[1], *(_fewest(found, sizes, room) for found, sizes, room in sides))
+    return min(_fewest(found, sizes, room) for found, sizes, room in sides)
 
 
 def _sizes(weight: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from spikeprune.errors import LayoutError
 from spikeprune.runtime import gather_code
 from spikeprune.runtime.bits import WORD
 from spikeprune.runtime.gather_code import Shape, Tiling
-from spikeprune.runtime.integers import SHORT, affine, check_weight
+from spikeprune.runtime.integers import SHORT, affine, check_weight, extremes
 from spikeprune.runtime.moves import prepare_clear, prepare_route
 from spikeprune.runtime.neurons import START, Neurons, check_neurons, constants, membrane_of
 from spikeprune.runtime.once import once
@@ -107,8 +107,8 @@ def pack(
 
 def _fit(weight: Tensor) -> list[bool]:
     """Say of which rows of whole numbers 16 bits hold every sum."""
-    high, low = (part.sum(1, dtype=torch.int64) for part in (weight.clamp(min=0), weight.clamp(max=0)))
-    found: list[bool] = ((high <= SHORT) & (low >= -SHORT - 1)).tolist()
+    least, most = extremes(weight)
+    found: list[bool] = ((most <= SHORT) & (least >= -SHORT - 1)).tolist()
     return found
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from spikeprune.errors import LayoutError, QuantizeError
 from spikeprune.runtime import sliced_code
 from spikeprune.runtime.bits import WORD
-from spikeprune.runtime.integers import affine, check_weight
+from spikeprune.runtime.integers import affine, check_weight, extremes
 from spikeprune.runtime.neurons import START, Neurons, constants, membrane_of
 from spikeprune.runtime.once import once
 from spikeprune.runtime.planes import Kernel
@@ -263,8 +263,8 @@ def _counters(counts: Tensor) -> int:
 
 def _planes(flat: Tensor) -> int:
     """Say how many bits hold, with a sign, the sums of rows of weights, whichever inputs fire."""
-    rows = flat.long()
-    found = _bits(int(rows.clamp(min=0).sum(1).max()), int(rows.clamp(max=0).sum(1).min()))
+    least, most = extremes(flat)
+    found = _bits(int(most.max()), int(least.min()))
     return found + found % 2
 
 
