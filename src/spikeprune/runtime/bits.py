@@ -1,6 +1,5 @@
 """Native code for rows of bits: made from numbers, made into numbers, counted, and sent elsewhere one by one."""
 
-from functools import partial
 from typing import Any
 
 from spikeprune.runtime.jit import Function, compiled, ir
@@ -73,23 +72,23 @@ def transpose() -> Function:
     return compiled("transpose bits", _transpose)
 
 
-def halve(width: int) -> Function:
-    """Compile f(words, out, rows, count, pitch, out_pitch): the spikes of 2 x 2 places become one.
+def halve() -> Function:
+    """Compile f(words, out, rows, count, pitch, out_pitch, width): the spikes of 2 x 2 places become one.
 
     The bits of a row are those of maps of an even height and of this width, a power of 2 from 2 to 32. Of words, int64 (rows, pitch),
     the first `count` of a row are read, and as many numbers written of out, int16 (rows, out_pitch).
     """
-    return compiled(("halve bits", width), partial(_halve, width))
+    return compiled("halve bits", _halve)
 
 
-def split(width: int) -> Function:
-    """Compile f(words, out, channels, timesteps, count, pitch, out_pitch): maps become four, of every other row and column.
+def split() -> Function:
+    """Compile f(words, out, channels, timesteps, count, pitch, out_pitch, width): maps become four, of every other row and column.
 
     Widths and heights are those of `halve`. words is int64 (channels, timesteps, pitch), of which the first `count` of a row are read; out int16
     (channels, 4, timesteps, out_pitch), of which as many numbers of a row are written: of even rows and columns, even rows and odd columns,
     and so on.
     """
-    return compiled(("split bits", width), partial(_split, width))
+    return compiled("split bits", _split)
 
 
 def _pack(module: Any) -> None:
@@ -204,34 +203,46 @@ def _turned(square: Value) -> Value:
     return square
 
 
-def _halve(width: int, module: Any) -> None:
-    code, (words, out), (rows, count, pitch, out_pitch) = begin(module, "i64 i16", 4)
+def _halve(module: Any) -> None:
+    code, (words, out), (rows, count, pitch, out_pitch, width) = begin(module, "i64 i16", 5)
+    moves = _rows_together(width)
     with over(code, 0, rows) as r, over(code, 0, count) as w:
         word = words.load(r * pitch + w)
         pairs = word | word >> 1
-        columns = _squeezed(pairs | pairs >> width, 1, WORD)
-        out.store(r * out_pitch + w, Value(code, code.trunc(_squeezed(columns, width // 2, WORD // 2).raw, kind("i16"))))
+        out.store(r * out_pitch + w, _quarter(pairs | pairs >> width, moves))
     code.ret_void()
 
 
-def _split(width: int, module: Any) -> None:
-    code, (words, out), (channels, timesteps, count, pitch, out_pitch) = begin(module, "i64 i16", 5)
+def _split(module: Any) -> None:
+    code, (words, out), (channels, timesteps, count, pitch, out_pitch, width) = begin(module, "i64 i16", 6)
+    moves = _rows_together(width)
     with over(code, 0, channels) as c, over(code, 0, timesteps) as t, over(code, 0, count) as w:
         word = words.load((c * timesteps + t) * pitch + w)
-        for phase, shift in enumerate((0, 1, width, width + 1)):
-            columns = _squeezed(word >> shift, 1, WORD)
-            found = Value(code, code.trunc(_squeezed(columns, width // 2, WORD // 2).raw, kind("i16")))
-            out.store(((c * 4 + phase) * timesteps + t) * out_pitch + w, found)
+        for phase, shifted in enumerate((word, word >> 1, word >> width, word >> width + 1)):
+            out.store(((c * 4 + phase) * timesteps + t) * out_pitch + w, _quarter(shifted, moves))
     code.ret_void()
 
 
-def _squeezed(word: Value, block: int, count: int) -> Value:
-    """Write code that moves every other block of bits, of so many bits, together: the first, third ... of `count` bits."""
-    word = word & _alternating(block)
-    while 2 * block < count:
+def _quarter(word: Value, moves: list[tuple[Value, Value, Value]]) -> Value:
+    """Write code that moves the bits of even rows and columns together: 16 of 64."""
+    word = word & _alternating(1)
+    for block in (1, 2, 4, 8, 16):
         word = (word | word >> block) & _alternating(2 * block)
-        block *= 2
-    return word
+    for before, shift, after in moves:
+        word = word & before
+        word = (word | word >> shift) & after
+    return Value(word.code, word.code.trunc(word.raw, kind("i16")))
+
+
+def _rows_together(width: Value) -> list[tuple[Value, Value, Value]]:
+    """Write what moves every other row of half the width together: masks, and shifts between them, that do nothing below that width."""
+    moves = []
+    for block in (1, 2, 4, 8):
+        moving = width.compare("<=", 2 * block)
+        every, none = constant(width.code, -1), constant(width.code, 0)
+        masks = [moving.choose(constant(width.code, _alternating(size)), every) for size in (block, 2 * block)]
+        moves.append((masks[0], moving.choose(constant(width.code, block), none), masks[1]))
+    return moves
 
 
 def _alternating(block: int) -> int:

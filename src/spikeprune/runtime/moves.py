@@ -57,8 +57,8 @@ def prepare_max_pool(program: Program, maps: SpikeMaps, size: int, stride: int |
     c, t, _ = maps.words.shape
     words = torch.zeros(c, t, needed(maps.samples * height * width), dtype=torch.int64)
     if size == stride == 2 and not padding and maps.height % 2 == 0 and maps.width in (2, 4, 8, 16, 32):
-        sizes = (c * t, needed(maps.lanes), maps.words.shape[2], 4 * words.shape[2])
-        program.add(bits.halve(maps.width), maps.words, words, *sizes)
+        sizes = (c * t, needed(maps.lanes), maps.words.shape[2], 4 * words.shape[2], maps.width)
+        program.add(bits.halve(), maps.words, words, *sizes)
     else:
         step, windows = words.shape[2] * WORD, _windows(maps.samples, maps.height, maps.width, size, stride, padding)
         prepare_clear(program, words)
@@ -140,7 +140,7 @@ def prepare_split(program: Program, maps: SpikeMaps) -> SpikeMaps:
     height, width = maps.height // 2, maps.width // 2
     words = torch.zeros(4 * c, t, needed(maps.samples * height * width), dtype=torch.int64)
     if maps.width in (2, 4, 8, 16, 32):
-        program.add(bits.split(maps.width), maps.words, words, c, t, needed(maps.lanes), pitch, 4 * words.shape[2])
+        program.add(bits.split(), maps.words, words, c, t, needed(maps.lanes), pitch, 4 * words.shape[2], maps.width)
     else:
         step = words.shape[2] * WORD
         prepare_clear(program, words)

@@ -17,7 +17,7 @@ from torch import Tensor
 from spikeprune.errors import LayoutError
 from spikeprune.runtime.jit import Function, compiled, ir
 
-STEP = 8  # of the number of arguments that a runner's calls may have
+STEP = 32  # of the number of arguments that a runner's calls may have; few programs need more, and so share one runner
 
 
 @dataclass(frozen=True)
