@@ -25,6 +25,7 @@ __all__ = ["Function", "available", "compiled", "compiling_for", "ir"]
 Function = Callable[..., None]
 
 ENTRY = "spikeprune_native"
+EFFORT = 2  # of LLVM, up to 3, which takes longer and makes nothing faster here
 KINDS: dict[str, Any] = {"address": ctypes.c_void_p, "float": ctypes.c_float, "whole": ctypes.c_int64}
 
 _lock = threading.Lock()
@@ -131,7 +132,7 @@ def _target() -> Any:
     llvm.initialize_native_asmprinter()
     name, features = _cpu()
     return llvm.Target.from_default_triple().create_target_machine(
-        name, features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
+        name, features, opt=EFFORT, reloc="pic", codemodel="jitdefault", jit=True
     )
 
 
@@ -150,8 +151,9 @@ def _only(module: Any) -> Any:
 def _optimized(module: Any, target: Any) -> Any:
     code = llvm.parse_assembly(str(module))
     code.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=EFFORT)
     tuning.loop_vectorization = True
+    tuning.loop_unrolling = tuning.loop_interleaving = False  # kernels are written in vectors: more of the same is only larger
     passes = llvm.create_pass_builder(target, tuning)
     passes.getModulePassManager().run(code, passes)
     return code
