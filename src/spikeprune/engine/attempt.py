@@ -21,7 +21,7 @@ from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 DENSE = "dense"
 TRIED = 3  # candidates that are measured at most
 WORTH = 15.0  # microseconds of a layer that threads share: they wait for each other twice, and put together what they made
-CLOSE = 3.0  # times the best by its law, beyond which a candidate is not
+CLOSE = (3.0, 2.0)  # times the best by its law, beyond which a second candidate is not, and further ones are not
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ def _halved(layer: Layer, maps: SpikeMaps | None) -> bool:
 def _worth_trying(laws: dict[str, float]) -> list[str]:
     """Give the best by their laws, as far as they lie close to each other."""
     names = sorted(laws, key=lambda name: laws[name])[:TRIED]
-    return [name for name in names if laws[name] <= CLOSE * laws[names[0]]]
+    return [name for place, name in enumerate(names) if not place or laws[name] <= CLOSE[place > 1] * laws[names[0]]]
 
 
 def rate(held: Held, entries: int) -> float:

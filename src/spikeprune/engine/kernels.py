@@ -165,7 +165,13 @@ def _rows_cycles(layer: Layer, work: Work) -> float:
 
 def _scatter_cycles(layer: Layer, work: Work) -> float:
     sums = work.samples * work.timesteps * work.places * layer.weight.shape[0]
-    return work.rate * work.macs(layer) * (0.10 if layer.integer else 0.2) + 0.5 * sums + 0.05 * layer.weight.numel()
+    added = work.rate * work.macs(layer) * (0.10 if layer.integer else 0.2)
+    return added + 0.5 * sums + 0.05 * layer.weight.numel() + 15 * _lists(layer, work)
+
+
+def _lists(layer: Layer, work: Work) -> int:
+    """Count the lists of events of a linear layer, one for each input, timestep and sample; those of maps are few and long."""
+    return work.samples * work.timesteps * layer.weight.shape[1] if layer.weight.dim() == 2 else 0
 
 
 def _gather_refuses(layer: Layer) -> str:
@@ -185,9 +191,8 @@ def _gather_cycles(layer: Layer, work: Work) -> float:
 def _blocks_cycles(layer: Layer, work: Work) -> float:
     """Like scatter, but what it adds falls with the blocks of 32 outputs that are dead; lists of blocks cost some more."""
     sums = work.samples * work.timesteps * work.places * layer.weight.shape[0]
-    return (
-        work.rate * work.macs(layer) * layer.living * (0.12 if layer.integer else 0.24) + 0.5 * sums + 0.05 * layer.weight.numel()
-    )
+    added = work.rate * work.macs(layer) * layer.living * (0.12 if layer.integer else 0.24)
+    return added + 0.5 * sums + 0.05 * layer.weight.numel() + 6 * _lists(layer, work)
 
 
 def _fires(layer: Layer) -> str:

@@ -175,7 +175,7 @@ def test_explain_names_each_layer_its_kernel_and_why():
     assert "its input is no spikes" in lines[1]
     assert second[0] == "conv2"
     assert "%" in lines[2]
-    assert len(engine.choices[1].measured) == TRIED
+    assert 2 <= len(engine.choices[1].measured) <= TRIED
 
 
 def test_a_forced_kernel_is_not_measured():
@@ -183,7 +183,7 @@ def test_a_forced_kernel_is_not_measured():
     found = {choice.name: choice for choice in engine.choices}
     assert found["conv2"].kernel == "gather"
     assert found["conv2"].measured == {}
-    assert len(found["conv3"].measured) == TRIED
+    assert 2 <= len(found["conv3"].measured) <= TRIED
 
 
 def test_events_that_are_counts_are_refused_by_an_engine_for_spikes():
