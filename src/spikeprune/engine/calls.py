@@ -76,7 +76,7 @@ def key(value: Any) -> Any:
     """
     if isinstance(value, Tensor):
         plain = value.detach().cpu().contiguous()
-        return str(plain.dtype), tuple(plain.shape), sha256(plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+        return str(plain.dtype), tuple(plain.shape), sha256(plain.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
     return tuple(key(part) for part in value) if isinstance(value, list | tuple) else value
 
 
