@@ -21,7 +21,7 @@ from spikeprune.runtime.spikes import SpikeMaps, SpikeRows
 DENSE = "dense"
 TRIED = 3  # candidates that are measured at most
 WORTH = 15.0  # microseconds of a layer that threads share: they wait for each other twice, and put together what they made
-CLOSE = (3.0, 2.0)  # times the best by its law, beyond which a second candidate is not, and further ones are not
+CLOSE = (3.0, 1.75)  # times the best by its law, beyond which a second candidate is not, and further ones are not
 
 
 @dataclass(frozen=True, eq=False)

@@ -164,9 +164,14 @@ def _rows_cycles(layer: Layer, work: Work) -> float:
 
 
 def _scatter_cycles(layer: Layer, work: Work) -> float:
-    sums = work.samples * work.timesteps * work.places * layer.weight.shape[0]
-    added = work.rate * work.macs(layer) * (0.10 if layer.integer else 0.2)
+    sums = work.samples * work.timesteps * work.places * _filled(layer)
+    added = work.rate * sums * layer.weight[0].numel() * (0.10 if layer.integer else 0.2)
     return added + 0.5 * sums + 0.05 * layer.weight.numel() + 15 * _lists(layer, work)
+
+
+def _filled(layer: Layer) -> int:
+    """Count the outputs, filled up to whole blocks of LANES."""
+    return math.ceil(len(layer.weight) / LANES) * LANES
 
 
 def _lists(layer: Layer, work: Work) -> int:
@@ -190,8 +195,8 @@ def _gather_cycles(layer: Layer, work: Work) -> float:
 
 def _blocks_cycles(layer: Layer, work: Work) -> float:
     """Like scatter, but what it adds falls with the blocks of 32 outputs that are dead; lists of blocks cost some more."""
-    sums = work.samples * work.timesteps * work.places * layer.weight.shape[0]
-    added = work.rate * work.macs(layer) * layer.living * (0.12 if layer.integer else 0.24)
+    sums = work.samples * work.timesteps * work.places * _filled(layer)
+    added = work.rate * sums * layer.weight[0].numel() * layer.living * (0.12 if layer.integer else 0.24)
     return added + 0.5 * sums + 0.05 * layer.weight.numel() + 6 * _lists(layer, work)
 
 
@@ -205,10 +210,10 @@ def _patches_refuses(layer: Layer) -> str:
 
 def _patches_cycles(layer: Layer, work: Work) -> float:
     """Like scatter, but sums are written once; rows of fewer outputs than a block are filled up."""
-    outputs, blocks = layer.weight.shape[0], math.ceil(layer.weight.shape[0] / LANES) * LANES
     patches = work.samples * work.timesteps * work.places
-    each = 0.5 * outputs + 60 + 4 * layer.weight[0].numel() / max(1, layer.weight.shape[1])
-    return work.rate * work.macs(layer) * blocks / outputs * (0.045 if layer.integer else 0.1) + patches * each
+    each = 0.5 * len(layer.weight) + 60 + 4 * layer.weight[0].numel() / max(1, layer.weight.shape[1])
+    added = work.rate * patches * _filled(layer) * layer.weight[0].numel() * (0.045 if layer.integer else 0.1)
+    return added + patches * each
 
 
 def _patches_pack(layer: Layer) -> Any:
