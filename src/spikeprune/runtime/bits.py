@@ -6,6 +6,7 @@ from spikeprune.runtime.jit import Function, compiled, ir
 from spikeprune.runtime.lanes import Memory, Value, begin, constant, fill, kind, ones, over, variable, where
 
 WORD = 64
+ROWS = 8  # of 64 bits, that a vector holds when bits are turned
 
 
 def pack() -> Function:
@@ -175,7 +176,6 @@ def _route(module: Any) -> None:
 
 def _transpose(module: Any) -> None:
     code, (words, out, square), (rows, timesteps, columns, pitch, out_pitch) = begin(module, "i64 i64 i64", 5)
-    none = constant(code, 0)
     with (
         over(code, 0, timesteps) as t,
         over(code, 0, (columns + WORD - 1) // WORD) as w,
@@ -184,23 +184,37 @@ def _transpose(module: Any) -> None:
         fill(square, constant(code, WORD), WORD)
         with over(code, 0, (rows - v * WORD).least(WORD)) as k:
             square.store(k, words.load(((v * WORD + k) * timesteps + t) * pitch + w))
-        square.store(none, _turned(square.load(none, WORD)))
+        _turn(square)
         with over(code, 0, (columns - w * WORD).least(WORD)) as k:
             out.store(((w * WORD + k) * timesteps + t) * out_pitch + v, square.load(k))
     code.ret_void()
 
 
-def _turned(square: Value) -> Value:
-    """Write the columns of 64 words of 64 bits: blocks beside the diagonal change places, then those within."""
-    step = WORD // 2
+def _turn(square: Memory) -> None:
+    """Write code that makes rows of 64 words of 64 bits their columns: blocks beside the diagonal change places, then those within."""
+    code, step = square.code, WORD // 2
+    while step >= ROWS:  # whole vectors change places
+        with over(code, 0, WORD // 2 // ROWS) as i:
+            place = i * ROWS + i * ROWS // step * step
+            upper, lower = square.load(place, ROWS), square.load(place + step, ROWS)
+            square.store(place, (upper & _alternating(step)) | (lower & _alternating(step)) << step)
+            square.store(place + step, (upper >> step & _alternating(step)) | lower ^ (lower & _alternating(step)))
+        step //= 2
+    with over(code, 0, WORD // ROWS) as i:
+        square.store(i * ROWS, _turned(square.load(i * ROWS, ROWS)))
+
+
+def _turned(rows: Value) -> Value:
+    """Write what is left to do within a few rows."""
+    step = ROWS // 2
     while step:
-        other = square.pick(square, [k ^ step for k in range(WORD)])
-        low = square & _alternating(step)
+        other = rows.pick(rows, [k ^ step for k in range(ROWS)])
+        low = rows & _alternating(step)
         upper = low | (other & _alternating(step)) << step
-        lower = square ^ low | other >> step & _alternating(step)
-        above = Value(square.code, ir.Constant(kind("i1", WORD), [not k & step for k in range(WORD)]))
-        square, step = above.choose(upper, lower), step // 2
-    return square
+        lower = rows ^ low | other >> step & _alternating(step)
+        above = Value(rows.code, ir.Constant(kind("i1", ROWS), [not k & step for k in range(ROWS)]))
+        rows, step = above.choose(upper, lower), step // 2
+    return rows
 
 
 def _halve(module: Any) -> None:

@@ -140,6 +140,8 @@ def prepare(program: Program, x: SpikeMaps, layer: PatchLayer, membrane: Tensor 
     filled = pitch * (x.height + 2 * layer.kernel.padding)
     words = needed(x.samples * height * width)
     out = torch.empty(tiles * lanes, timesteps, words, dtype=torch.int64)
+    integer = layer.weights.dtype == torch.int8
+    sums = _room("sums", lanes, torch.int32 if integer else torch.float32)
     v = membrane_of(membrane, partial(rest, x, layer), _room("membrane", lanes, torch.float32))
     rooms = (
         _room("counts", timesteps * filled, torch.int32),
@@ -149,8 +151,8 @@ def prepare(program: Program, x: SpikeMaps, layer: PatchLayer, membrane: Tensor 
     masks = _room("masks", tiles * lanes * timesteps * 2 * words, torch.int32)
     step = layer.kernel.stride
     sizes = (x.samples, x.height * x.width, filled, fans, tiles, layer.every, height, width, step * pitch, step, 2 * words)
-    shape = Shape(lanes // LANES, layer.weights.dtype == torch.int8, bool(layer.hard), membrane is not None)
-    arrays = (x.words, *_places(x.height, x.width, layer.kernel), *rooms, layer.weights, layer.table, v, masks, out)
+    shape = Shape(lanes // LANES, integer, bool(layer.hard), membrane is not None)
+    arrays = (x.words, *_places(x.height, x.width, layer.kernel), *rooms, layer.weights, layer.table, sums, v, masks, out)
     program.add(patches_code.layer(shape), *arrays, channels, timesteps, x.words.shape[2], *sizes)
     return SpikeMaps(out[: layer.outputs], x.samples, height, width)
 

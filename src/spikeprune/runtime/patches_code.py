@@ -12,8 +12,8 @@ from spikeprune.runtime.lanes import Memory, Value, begin, constant, fill, ones,
 from spikeprune.runtime.neurons import LANES, START, Cells
 from spikeprune.runtime.scatter_code import within
 
-ARRAYS = "words starts taps counts lists patch weights table membrane masks out"
-KINDS = "i64 i32 i32 i32 i32 i32 {} f32 f32 i32 i32"
+ARRAYS = "words starts taps counts lists patch weights table sums membrane masks out"
+KINDS = "i64 i32 i32 i32 i32 i32 {} f32 {} f32 i32 i32"
 WHOLES = "channels timesteps width samples places filled fans tiles every height across down right words"
 STEP = 16  # entries of a list that are copied at a time
 
@@ -48,6 +48,7 @@ def layer(shape: Shape) -> Function:
         patch     room for fans * channels + STEP int32
         weights   int8 or float32 (tiles, fans, channels, vectors * LANES)
         table     float32 (6, tiles * vectors * LANES), of the neurons
+        sums      room for vectors * LANES int32 or float32
         membrane  room for vectors * LANES float32; (samples, height * across, tiles * vectors * LANES) if kept
         masks     room for tiles * vectors * T * words * LANES int32
         out       int32 (tiles * vectors * LANES, T, words), the spikes
@@ -76,7 +77,7 @@ class Writer:
 
 
 def _write(shape: Shape, module: Any) -> None:
-    kinds = KINDS.format("i8" if shape.integer else "f32")
+    kinds = KINDS.format(*("i8", "i32") if shape.integer else ("f32", "f32"))
     code, arrays, wholes = begin(module, kinds, len(WHOLES.split()))
     to = Writer(shape, code, dict(zip(ARRAYS.split(), arrays, strict=True)), dict(zip(WHOLES.split(), wholes, strict=True)))
     blocks = to["tiles"] * shape.vectors
@@ -113,20 +114,22 @@ def _list(to: Writer, n: Value) -> None:
 def _place(to: Writer, n: Value, tile: Value, at: tuple[Value, Value]) -> None:
     """Write the neurons of one tile at one place, at all timesteps."""
     place, outputs = at[0] * to["across"] + at[1], to["tiles"] * to.tile
-    first, table, membrane = tile * to.tile, to.arrays["table"], to.arrays["membrane"]
+    first, table, sums, membrane = tile * to.tile, to.arrays["table"], to.arrays["sums"], to.arrays["membrane"]
     if to.shape.kept:
         membrane = membrane.at((n * to["height"] * to["across"] + place) * outputs + first)
     else:
-        for j in range(to.shape.vectors):
-            membrane.store(first.of(j * LANES), table.load(outputs * START + first + j * LANES, LANES))
+        with over(to.code, 0, to.shape.vectors) as j:
+            membrane.store(j * LANES, table.load(outputs * START + first + j * LANES, LANES))
     rows = to.arrays["weights"].at(tile * to["fans"] * to["channels"] * to.tile)
     lanes = to["words"] * LANES
     with over(to.code, 0, to["timesteps"]) as t:
         count = _patch(to, t * to["filled"] + at[0] * to["down"] + at[1] * to["right"])
-        for j, one in enumerate(summed(rows, to.arrays["patch"], count, to["every"], to.shape.vectors)):
+        for i, one in enumerate(summed(rows, to.arrays["patch"], count, to["every"], to.shape.vectors)):
+            sums.store(first.of(i * LANES), one)
+        with over(to.code, 0, to.shape.vectors) as j:
             cells = Cells.of_channels(table, first + j * LANES, outputs, to.shape.hard)
-            v, fires = cells.update(membrane.load(first.of(j * LANES), LANES), one)
-            membrane.store(first.of(j * LANES), v)
+            v, fires = cells.update(membrane.load(j * LANES, LANES), sums.load(j * LANES, LANES))
+            membrane.store(j * LANES, v)
             block = tile * to.shape.vectors + j
             to.arrays["masks"].store(
                 (block * to["timesteps"] + t) * lanes + n * (to["height"] * to["across"]) + place, fires.bits("i32")

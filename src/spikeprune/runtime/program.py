@@ -110,9 +110,9 @@ class Program:
             return
         self._furnish()
         rows = [[place(f), len(arguments), *self._plain(arguments)] for f, arguments in self._calls]
-        self._table = torch.tensor([word for row in rows for word in row])
-        most = max(len(arguments) for _, arguments in self._calls)
-        self._whole = partial(runner(-(-most // STEP) * STEP), self._table.data_ptr(), len(rows))
+        most = -(-max(len(arguments) for _, arguments in self._calls) // STEP) * STEP
+        self._table = torch.tensor([*(word for row in rows for word in row), *[0] * most])
+        self._whole = partial(runner(most), self._table.data_ptr(), len(rows))
 
     def run_each(self, around: Callable[[Callable[[], None]], object] | None = None) -> None:
         """Run call by call, from Python.
@@ -163,7 +163,8 @@ def runner(most: int) -> Function:
     """Give the function that makes calls one after the other: table, count.
 
     Args:
-        most: how many arguments a call may have. The table is int64, call by call: address, number of arguments, arguments.
+        most: how many arguments a call may have. The table is int64, call by call: address, number of arguments, arguments; and as many
+            numbers behind the last call, which are read with it.
     """
     return compiled(("program", most), partial(_write, most))
 
@@ -177,14 +178,14 @@ def _write(most: int, module: Any) -> None:
     row, done = code.phi(word.as_pointer()), code.phi(word)
     code.cbranch(code.icmp_signed("<", done, function.args[1]), body, end)
     code.position_at_end(body)
-    address, size = (code.load(code.gep(row, [word(i)])) for i in range(2))
+    address, size, *words = (code.load(code.gep(row, [word(i)])) for i in range(2 + most))
     cases = code.switch(size, end)
     for count in range(most + 1):
         block = function.append_basic_block(f"of {count}")
         cases.add_case(word(count), block)
         code.position_at_end(block)
         kind = ir.FunctionType(ir.VoidType(), [word] * count)  # an address is passed like a whole number of 64 bits
-        code.call(code.inttoptr(address, kind.as_pointer()), [code.load(code.gep(row, [word(2 + i)])) for i in range(count)])
+        code.call(code.inttoptr(address, kind.as_pointer()), words[:count])
         code.branch(after)
     code.position_at_end(after)
     for value, first, later in (

@@ -256,6 +256,6 @@ def turn(code: Any, masks: Memory, out: Memory, timesteps: Value, words: Value) 
     """
     with over(code, 0, timesteps) as t, over(code, 0, words) as w:
         found = masks.load((t * words + w) * LANES, LANES)
-        for c in range(LANES):
-            bit = constant(code, 1 << c if c < LANES - 1 else -(1 << c), "i32", LANES)
+        with over(code, 0, LANES) as c:
+            bit = (constant(code, 1) << c).narrow("i32").everywhere(LANES)
             out.store((timesteps * c + t) * words + w, (found & bit).compare("!=", 0).bits("i32"))
