@@ -5,16 +5,18 @@ The address of an entry tells the value, the timestep, the sample and the place 
 tensor asks the addresses whether its rows are whole samples, and of which timesteps; so layouts of time and batch need no rules.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from spikeprune.engine.plan import Concatenate, Operation, Reshape
+from spikeprune.engine.plan import Concatenate, Operation, Reshape, Synapse
 
 NOWHERE = -1
+NONE: Mapping[Hashable, Synapse] = MappingProxyType({})
 
 
 class Unknown(Exception):
@@ -52,6 +54,11 @@ class Book:
         samples: N of the example.
         operations: so far; a value's number is its place.
 
+    Args:
+        timesteps: T.
+        samples: N of the example.
+        synapses: by their keys, made before; those that are found again are not made anew, since their weights are large.
+
     Example:
         >>> from spikeprune.engine.plan import Input
         >>> book = Book(2, 3)
@@ -60,8 +67,8 @@ class Book:
         tensor([0, 0, 0, 1, 1, 1])
     """
 
-    def __init__(self, timesteps: int, samples: int) -> None:
-        self.timesteps, self.samples = timesteps, samples
+    def __init__(self, timesteps: int, samples: int, synapses: Mapping[Hashable, Synapse] = NONE) -> None:
+        self.timesteps, self.samples, self._given = timesteps, samples, synapses
         self.operations: list[Operation] = []
         self._starts: list[int] = []
         self._end = 0
@@ -70,7 +77,7 @@ class Book:
     def add(self, key: Hashable, make: Callable[[], Operation]) -> int:
         """Number a value. One key, one value: what is done T times in a loop over timesteps is one operation."""
         if key not in self._known:
-            op = make()
+            op = self._given[key] if key in self._given else make()
             self._known[key] = len(self.operations)
             self.operations.append(op)
             self._starts.append(self._end)
@@ -81,6 +88,11 @@ class Book:
     def keys(self) -> list[Hashable]:
         """The keys of all values, in the order of their numbers."""
         return list(self._known)
+
+    @property
+    def synapses(self) -> dict[Hashable, Synapse]:
+        """The synapses by their keys, which tell all of them."""
+        return {key: op for key, op in zip(self._known, self.operations, strict=True) if isinstance(op, Synapse)}
 
     def whole(self, number: int) -> Tensor:
         """Give the addresses of a whole value, (T, N, *shape) or (N, *shape)."""

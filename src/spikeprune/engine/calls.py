@@ -1,6 +1,6 @@
 """A function's call as its rule sees it, and the rules of those functions that only move entries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from spikeprune.engine.book import NOWHERE, Book, Unknown
 
@@ -70,14 +71,29 @@ class Call:
 def key(value: Any) -> Any:
     """Tell constants apart by what they hold: a tensor by its shape and bytes, all else by itself.
 
+    The bytes of a tensor that was not written on since are not read again: a loop over timesteps calls with the same weights T times.
+
     Example:
         >>> key(torch.ones(2)) == key(torch.ones(2)), key(torch.ones(2)) == key(torch.zeros(2))
         (True, False)
     """
-    if isinstance(value, Tensor):
-        plain = value.detach().cpu().contiguous()
-        return str(plain.dtype), tuple(plain.shape), sha256(plain.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
-    return tuple(key(part) for part in value) if isinstance(value, list | tuple) else value
+    if not isinstance(value, Tensor):
+        return tuple(key(part) for part in value) if isinstance(value, list | tuple) else value
+    if value.is_inference():  # such tensors do not tell whether they were written on
+        return _digest(value)
+    version, found = _digests.get(value, (None, None))
+    if version != value._version:
+        found = _digest(value)
+        _digests[value] = value._version, found
+    return found
+
+
+_digests: MutableMapping[Tensor, tuple[int, Any]] = WeakTensorKeyDictionary()
+
+
+def _digest(value: Tensor) -> tuple[str, tuple[int, ...], str]:
+    plain = value.detach().cpu().contiguous()
+    return str(plain.dtype), tuple(plain.shape), sha256(plain.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def moved(call: Call) -> Any:

@@ -93,11 +93,21 @@ class _Attempt:
     Attributes:
         mode: what follows the functions.
         other: whether the example is another: half of it, and its first sample once more.
+
+    Args:
+        view: of the network.
+        net: the copy.
+        axis: where time lies.
+        samples: N.
+        first: of the example itself, if this one is of the other.
     """
 
-    def __init__(self, view: ModelView, net: nn.Module, axis: Literal[0, 1] | None, samples: int, *, other: bool = False) -> None:
-        self.view, self.net, self.axis, self.other = view, net, axis, other
-        self.mode = Follow(Book(view.timesteps, samples + other))
+    def __init__(
+        self, view: ModelView, net: nn.Module, axis: Literal[0, 1] | None, samples: int, first: "_Attempt | None" = None
+    ) -> None:
+        self.view, self.net, self.axis, self.other = view, net, axis, first is not None
+        book = Book(view.timesteps, samples) if first is None else Book(view.timesteps, samples + 1, first.mode.book.synapses)
+        self.mode: Follow = Follow(book)
 
     def plan(self) -> Plan:
         view, mode, net = self.view, self.mode, self.net
@@ -122,7 +132,7 @@ class _Attempt:
 
         That plan is checked as well.
         """
-        twin = _Attempt(self.view, self.net, self.axis, self.mode.book.samples, other=True)
+        twin = _Attempt(self.view, self.net, self.axis, self.mode.book.samples, self)
         try:
             twin.plan()
         except SpikepruneError as error:  # the network's own too, if time was taken for samples

@@ -69,24 +69,23 @@ def _open(sizes: Tensor, most: Tensor) -> Tensor:
     return found
 
 
-def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Round weights to so many bits, a step for each output, so that its largest weight fits.
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """Round weights to so many bits: each to a multiple of its output's step, of which the largest weight has as many as fit.
 
     Args:
         weight: (C_out, ...), float64.
         bits: 2 to 8, one of which is the sign.
 
-    Returns:
-        int8 of the same shape, and the step of each output, (C_out,).
-
     Example:
-        >>> rounded(torch.tensor([[0.7, -0.2, 0.0]], dtype=torch.double), bits=4)
-        (tensor([[ 7, -2,  0]], dtype=torch.int8), tensor([0.1000], dtype=torch.float64))
+        >>> rounded(torch.tensor([[0.7, -0.24, 0.0]], dtype=torch.double), bits=4)
+        tensor([[ 0.7000, -0.2000,  0.0000]], dtype=torch.float64)
     """
-    flat = weight.flatten(1)
-    most = flat.abs().amax(1)
-    step = (most / (2 ** (bits - 1) - 1)).masked_fill(most == 0, 1.0)
-    return (flat / step[:, None]).round().to(torch.int8).view_as(weight), step
+    found = torch.empty(weight.shape, dtype=weight.dtype)
+    for rows, out in zip(some_rows(weight.flatten(1)), some_rows(found.flatten(1)), strict=True):
+        step = rows.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+        step.masked_fill_(step == 0, 1.0)
+        torch.mul((rows / step).round_().add_(0.0), step, out=out)  # 0 added: no zero has a sign
+    return found
 
 
 def rounded_plan(plan: Plan, bits: int, spiking: Set[int]) -> Plan:
@@ -107,9 +106,7 @@ def rounded_plan(plan: Plan, bits: int, spiking: Set[int]) -> Plan:
     operations = list(plan.operations)
     for number, op in enumerate(plan.operations):
         if isinstance(op, Synapse) and _reached(plan, op, spiking):
-            numbers, step = rounded(op.weight, bits)
-            shape = (-1, *[1] * (op.weight.dim() - 1))
-            operations[number] = replace(op, weight=numbers.double() * step.view(shape))
+            operations[number] = replace(op, weight=rounded(op.weight, bits))
     return replace(plan, operations=tuple(operations))
 
 

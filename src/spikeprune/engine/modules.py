@@ -29,9 +29,14 @@ def synapse(call: Call) -> Tensor:
         lead,
         token,
         lambda **base: Synapse(
-            **base, name=call.layer(weight), weight=constant(weight), bias=None if bias is None else constant(bias), **form
+            **base, name=call.layer(weight), weight=_own(weight), bias=None if bias is None else constant(bias), **form
         ),
     )
+
+
+def _own(weight: Tensor) -> Tensor:
+    """Give a weight of the copy of the network that is followed: it is the plan's from now on, and need not be copied again."""
+    return weight.detach().to("cpu", torch.double)
 
 
 def _form(call: Call, space: int) -> dict[str, Any]:
