@@ -55,6 +55,7 @@ class SpikeNM:
         sharpness: of the targets: they are credits to the power 1 / sharpness.
         every: steps from one measurement of credits to the next.
         dense: whether masked weights get gradients too, straight through; otherwise they rest until they are drawn.
+        half: keep logits in float16: half a float a weight less, and moves below some thousandth of a logit are lost.
         seed: of the draws.
 
     Raises:
@@ -74,6 +75,7 @@ class SpikeNM:
     sharpness: float = 1.0
     every: int = 16
     dense: bool = False
+    half: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -111,14 +113,17 @@ class Logits:
     """The logits of all layers, and the credits that lead them.
 
     Attributes:
-        logits: by layer name, (m, blocks); minus infinity where a last block is filled up.
+        logits: by layer name, (m, blocks), float32 or float16; minus infinity where a last block is filled up.
         credits: alike, bfloat16; of layers that were measured.
         step: of training, from 0.
     """
 
     def __init__(self, method: SpikeNM, layers: Sequence[Layer], steps: int) -> None:
         self._method, self._steps, self.step = method, steps, 0
-        self.logits = {layer.name: columns(torch.zeros_like(layer.weight), method.m, fill=-torch.inf) for layer in layers}
+        kind = torch.float16 if method.half else torch.float32
+        self.logits = {
+            layer.name: columns(torch.zeros_like(layer.weight), method.m, fill=-torch.inf).to(kind) for layer in layers
+        }
         self.credits: dict[str, Tensor] = {}
         self._places = {layer.name: place for place, layer in enumerate(layers)}
 
@@ -145,42 +150,49 @@ class Logits:
     @torch.no_grad()
     def draw(self, name: str, weight: Tensor) -> Tensor:
         """Draw n of every m without replacement; the same mask however often it is asked at this step."""
-        noisy = self.logits[name] / self.temperature + self._noise(name)
+        noisy = self.logits[name].float() / self.temperature + self._noise(name)
         return self._mask(noisy, weight)
 
     def best(self, name: str, weight: Tensor) -> Tensor:
         """Take the n largest logits of every block; of equal ones the larger weights."""
         rank = columns(weight.abs(), self._method.m).argsort(dim=0).argsort(dim=0)
-        return self._mask(self.logits[name] + HAIR * rank, weight)
+        return self._mask(self.logits[name].float() + HAIR * rank, weight)
 
     @torch.no_grad()
     def learn(self, name: str, weight: Tensor, grad: Tensor) -> None:
         """Move the logits of a layer, and give masked weights no gradient if they are to rest."""
         logits = self.logits[name]
         _refuse_nan(name, logits)
-        direction = self.direction(name, weight, grad)
+        slope, mask = self._felt(name, weight, grad)
         if not self._method.dense:
-            grad *= self.draw(name, weight)  # before the logits move
-        moved = (logits - self._method.rate * direction).clamp_(
+            grad *= unblocks(mask.bool().t(), weight.shape)
+        moved = (logits.float() - self._method.rate * self._led(name, slope)).clamp_(
             -FURTHEST, FURTHEST
         )  # gradients of a softmax add up to 0: none drifts
         logits.copy_(moved.masked_fill_(logits == -torch.inf, -torch.inf))
 
     def direction(self, name: str, weight: Tensor, grad: Tensor) -> Tensor:
         """Give what logits are moved against: the slope over its root mean square, and that of the distillation; (m, blocks)."""
-        slope = self.slope(name, weight, grad)
-        slope /= slope.square().mean().sqrt().clamp_min(1e-30)
-        if self._method.distill and name in self.credits:
-            target = targets(self.credits[name].float(), self._method.sharpness)
-            slope.add_(self.logits[name].softmax(0) - target, alpha=self.distill)
-        return slope
+        return self._led(name, self.slope(name, weight, grad))
 
     def slope(self, name: str, weight: Tensor, grad: Tensor) -> Tensor:
         """Give the gradient of the task's loss for a layer's logits by this step's draw; (m, blocks)."""
+        return self._felt(name, weight, grad)[0]
+
+    def _felt(self, name: str, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the slope and this step's mask, float32 (m, blocks)."""
         with torch.enable_grad():
-            leaf = (self.logits[name] / self.temperature).requires_grad_()
+            leaf = (self.logits[name].float() / self.temperature).requires_grad_()
             mask = sample(leaf, self._method.n, 1.0, self._noise(name))
             (slope,) = torch.autograd.grad(mask, leaf, columns(grad * weight, self._method.m))
+        return slope, mask.detach()
+
+    def _led(self, name: str, slope: Tensor) -> Tensor:
+        """Divide a slope by its root mean square, in place, and add that of the distillation."""
+        slope /= slope.square().mean().sqrt().clamp_min(1e-30)
+        if self._method.distill and name in self.credits:
+            target = targets(self.credits[name].float(), self._method.sharpness)
+            slope.add_(self.logits[name].float().softmax(0) - target, alpha=self.distill)
         return slope
 
     @torch.no_grad()
@@ -203,7 +215,7 @@ class Logits:
 
     def chances(self, name: str) -> Tensor:
         """Give the chances of the first of the n draws of every block, float32 (m, blocks), at this step's temperature."""
-        return (self.logits[name] / self.temperature).softmax(0)
+        return (self.logits[name].float() / self.temperature).softmax(0)
 
     def entropy(self) -> float:
         """Give the mean entropy of all blocks' chances, over that of equal ones: 1 when nothing is learned, 0 when all is sure."""

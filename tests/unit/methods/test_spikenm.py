@@ -139,6 +139,39 @@ def test_logits_stay_within_bounds_and_do_not_drift():
     assert torch.allclose(learner.logits["a"].mean(0), torch.zeros(12), atol=1e-6)
 
 
+def test_masked_weights_rest_by_the_mask_that_was_drawn():
+    learner, weight = begun(shape=(6, 10))
+    for dense in (False, True):
+        learner._method = replace(ALONE, dense=dense)
+        grad = torch.randn_like(weight)
+        given, mask = grad.clone(), learner.draw("a", weight)
+        learner.learn("a", weight, grad)
+        assert torch.equal(grad, given if dense else given * mask)
+        learner.advance()
+
+
+def test_half_logits_take_half_the_memory_and_learn_the_same_to_their_precision():
+    learners = []
+    for half in (False, True):
+        learner, weight = begun(SpikeNM(2, 4, temperature=WARM, half=half), steps=20, shape=(6, 10))
+        generator = torch.Generator().manual_seed(3)
+        for _ in range(5):
+            learner.note("a", weight, measured(torch.rand(weight.shape, generator=generator)))
+            learner.learn("a", weight, torch.randn(weight.shape, generator=generator))
+            learner.advance()
+        learners.append(learner)
+    whole, half = learners
+    assert (whole.logits["a"].dtype, half.logits["a"].dtype) == (torch.float32, torch.float16)
+    kept = whole.logits["a"].isfinite()
+    assert torch.equal(half.logits["a"].isfinite(), kept)
+    assert torch.allclose(half.logits["a"][kept].float(), whole.logits["a"][kept], atol=0.01)
+    assert float(whole.logits["a"][kept].abs().max()) > 0.1
+    assert half.chances("a").dtype == torch.float32
+    again = SpikeNM(2, 4, temperature=WARM, half=True).begin([layer((6, 10))], 20)
+    again.load_state_dict(half.state_dict())
+    assert torch.equal(again.draw("a", weight), half.draw("a", weight))
+
+
 def test_one_dominant_credit_drives_that_logit_up():
     learner, weight = begun(SpikeNM(2, 4, distill=1.0), steps=40)
     credit = torch.ones_like(weight) / weight.abs()
