@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from spikeprune.engine.arithmetic import PRODUCTS, REDUCTIONS, SUMS, added, multiplied, reduced, scale
@@ -35,8 +35,8 @@ def synapse(call: Call) -> Tensor:
 
 
 def _own(weight: Tensor) -> Tensor:
-    """Give a weight of the copy of the network that is followed: it is the plan's from now on, and need not be copied again."""
-    return weight.detach().to("cpu", torch.double)
+    """Make a weight one of the plan; a parameter belongs to a copy of the network that is made for the plan, and is not copied again."""
+    return weight.detach().to("cpu", torch.double) if isinstance(weight, nn.Parameter) else constant(weight)
 
 
 def _form(call: Call, space: int) -> dict[str, Any]:

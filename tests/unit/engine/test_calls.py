@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 import spikeprune as sp
 from small_nets import Loop, spikes
 from spikeprune.engine import calls, make_plan
 from spikeprune.engine.calls import key
+from spikeprune.engine.plan import Synapse
 
 T = 6
 
@@ -48,3 +51,35 @@ def test_a_loop_over_timesteps_reads_its_weights_once(read):
     net = Loop()
     make_plan(sp.model_view(net, spikes(T, 3, 6)))
     assert len(read) == len(set(read)) <= len(list(net.parameters()))
+
+
+class Growing(nn.Module):
+    """Multiplies by a weight that it makes, then writes on it, and multiplies again."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+
+    def forward(self, x):
+        weight = self.first.weight.detach().clone()
+        once = F.linear(self.first(x), weight)
+        weight *= 2
+        return F.linear(once, weight)
+
+
+def test_a_weight_that_a_forward_makes_and_writes_on_is_kept_as_it_was_at_each_call():
+    plan = make_plan(sp.model_view(Growing(), torch.rand(3, 4), spiking=False))
+    first, once, twice = (op.weight for op in plan.operations if isinstance(op, Synapse))
+    assert torch.equal(first, once)
+    assert torch.equal(twice, 2 * once)
+
+
+def test_a_plan_shares_no_memory_with_the_network():
+    net = Loop()
+    plan = make_plan(sp.model_view(net, spikes(T, 3, 6)))
+    before = [op.weight.clone() for op in plan.operations if isinstance(op, Synapse)]
+    with torch.no_grad():
+        for param in net.parameters():
+            param.zero_()
+    assert all(map(torch.equal, before, [op.weight for op in plan.operations if isinstance(op, Synapse)]))
+    assert len(before) == 2
