@@ -12,6 +12,8 @@ from torch import Tensor
 from spikeprune.engine import plan as p
 from spikeprune.errors import LayoutError, PlanError
 
+SMALL = 64  # places of a map, up to which reading the weights takes most of a convolution in float64
+
 Values = list[Tensor]
 Output = Tensor | tuple[Tensor, ...]
 
@@ -239,9 +241,19 @@ def _summed(x: Tensor, weights: tuple[float, ...]) -> Tensor:
 def _synapse(op: p.Synapse, x: Tensor) -> Tensor:
     if not op.stride:
         return F.linear(x, op.weight, op.bias)
+    if len(op.stride) == 2 and op.groups == 1 and x.dtype == torch.double and len(x) > 1 and prod(op.shape[1:]) <= SMALL:
+        return _at_once(op, x)
     convolve: Any = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(op.stride)]
     out: Tensor = convolve(x, op.weight, op.bias, op.stride, op.padding, op.dilation, op.groups)
     return out
+
+
+def _at_once(op: p.Synapse, x: Tensor) -> Tensor:
+    """Convolve all samples in one product: in float64 torch takes one after the other, and reads all weights for each."""
+    columns = F.unfold(x, op.weight.shape[2:], op.dilation, op.padding, op.stride)  # (N, terms, places)
+    out = op.weight.flatten(1) @ columns.transpose(0, 1).flatten(1)
+    out = out.view(len(out), len(x), *op.shape[1:]).transpose(0, 1).contiguous()
+    return out if op.bias is None else out + op.bias.view(-1, 1, 1)
 
 
 def _pool(op: p.Pool, x: Tensor) -> Tensor:
