@@ -20,7 +20,7 @@ Reading of the paper
 
 import math
 import zlib
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -39,6 +39,7 @@ RISING = 0.1  # share of the training in which the weight of the distillation ri
 MEMORY = 0.9  # of credits: what an older one counts against the next
 SMALLEST = 1e-12  # a credit, over the largest of the layer
 HAIR = 1e-6  # tells equal logits apart
+NEAR = 1 << 16  # logits whose draws are computed together
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,16 @@ class Logits:
     @torch.no_grad()
     def draw(self, name: str, weight: Tensor) -> Tensor:
         """Draw n of every m without replacement; the same mask however often it is asked at this step."""
-        noisy = self.logits[name].float() / self.temperature + self._noise(name)
-        return self._mask(noisy, weight)
+        logits, noise = self.logits[name], self._noise(name)
+        mask = torch.empty(logits.shape, dtype=torch.bool, device=logits.device)
+        for part in _parts(logits):
+            mask[:, part] = top(logits[:, part].float() / self.temperature + noise[:, part], self._method.n)
+        return unblocks(mask.t(), weight.shape)
 
     def best(self, name: str, weight: Tensor) -> Tensor:
         """Take the n largest logits of every block; of equal ones the larger weights."""
         rank = columns(weight.abs(), self._method.m).argsort(dim=0).argsort(dim=0)
-        return self._mask(self.logits[name].float() + HAIR * rank, weight)
+        return unblocks(top(self.logits[name].float() + HAIR * rank, self._method.n).t(), weight.shape)
 
     @torch.no_grad()
     def learn(self, name: str, weight: Tensor, grad: Tensor) -> None:
@@ -165,7 +169,7 @@ class Logits:
         _refuse_nan(name, logits)
         slope, mask = self._felt(name, weight, grad)
         if not self._method.dense:
-            grad *= unblocks(mask.bool().t(), weight.shape)
+            grad *= unblocks(mask.t(), weight.shape)
         moved = (logits.float() - self._method.rate * self._led(name, slope)).clamp_(
             -FURTHEST, FURTHEST
         )  # gradients of a softmax add up to 0: none drifts
@@ -180,12 +184,16 @@ class Logits:
         return self._felt(name, weight, grad)[0]
 
     def _felt(self, name: str, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the slope and this step's mask, float32 (m, blocks)."""
-        with torch.enable_grad():
-            leaf = (self.logits[name].float() / self.temperature).requires_grad_()
-            mask = sample(leaf, self._method.n, 1.0, self._noise(name))
-            (slope,) = torch.autograd.grad(mask, leaf, columns(grad * weight, self._method.m))
-        return slope, mask.detach()
+        """Give the slope, float32, and this step's mask, bool; (m, blocks)."""
+        logits, noise, felt = self.logits[name], self._noise(name), columns(grad * weight, self._method.m)
+        slope, mask = torch.empty_like(felt), torch.empty(felt.shape, dtype=torch.bool, device=felt.device)
+        for part in _parts(logits):
+            with torch.enable_grad():
+                leaf = (logits[:, part].float() / self.temperature).requires_grad_()
+                drawn = sample(leaf, self._method.n, 1.0, noise[:, part])
+                (slope[:, part],) = torch.autograd.grad(drawn, leaf, felt[:, part])
+            mask[:, part] = drawn.detach() > 0
+        return slope, mask
 
     def _led(self, name: str, slope: Tensor) -> Tensor:
         """Divide a slope by its root mean square, in place, and add that of the distillation."""
@@ -252,9 +260,6 @@ class Logits:
         generator = torch.Generator(logits.device).manual_seed(zlib.crc32(what.encode()))  # of a longer seed a CPU takes 32 bits
         return gumbel(logits.shape, generator, logits.device)
 
-    def _mask(self, values: Tensor, weight: Tensor) -> Tensor:
-        return unblocks(top(values, self._method.n).t(), weight.shape)
-
 
 def targets(credit: Tensor, sharpness: float = 1.0) -> Tensor:
     """Turn credits (m, blocks) into targets that sum to 1 in a block; one without any credit gets equal ones.
@@ -271,6 +276,13 @@ def targets(credit: Tensor, sharpness: float = 1.0) -> Tensor:
 def columns(values: Tensor, m: int, fill: float = 0.0) -> Tensor:
     """Cut what has a weight's shape into blocks: float32 (m, blocks)."""
     return blocks(values.detach().float(), m, fill).t().contiguous()
+
+
+def _parts(values: Tensor) -> Iterator[slice]:
+    """Cut columns into parts that stay near the processor while many functions go over them."""
+    count = max(1, NEAR // values.shape[0])
+    for first in range(0, values.shape[1], count):
+        yield slice(first, first + count)
 
 
 def _refuse_nan(name: str, logits: Tensor) -> None:

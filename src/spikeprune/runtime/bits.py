@@ -74,10 +74,10 @@ def transpose() -> Function:
 
 
 def halve() -> Function:
-    """Compile f(words, out, rows, count, pitch, out_pitch, width): the spikes of 2 x 2 places become one.
+    """Compile f(words, out, rows, count, pitch, out_pitch, gap, width): the spikes of 2 x 2 places become one.
 
     The bits of a row are those of maps of an even height and of this width, a power of 2 from 2 to 32. Of words, int64 (rows, pitch),
-    the first `count` of a row are read, and as many numbers written of out, int16 (rows, out_pitch).
+    the first `count` of a row are read, and as many numbers written of out, int16 (rows, out_pitch): every `gap`-th.
     """
     return compiled("halve bits", _halve)
 
@@ -218,12 +218,12 @@ def _turned(rows: Value) -> Value:
 
 
 def _halve(module: Any) -> None:
-    code, (words, out), (rows, count, pitch, out_pitch, width) = begin(module, "i64 i16", 5)
+    code, (words, out), (rows, count, pitch, out_pitch, gap, width) = begin(module, "i64 i16", 6)
     moves = _rows_together(width)
     with over(code, 0, rows) as r, over(code, 0, count) as w:
         word = words.load(r * pitch + w)
         pairs = word | word >> 1
-        out.store(r * out_pitch + w, _quarter(pairs | pairs >> width, moves))
+        out.store(r * out_pitch + w * gap, _quarter(pairs | pairs >> width, moves))
     code.ret_void()
 
 
@@ -237,25 +237,27 @@ def _split(module: Any) -> None:
     code.ret_void()
 
 
-def _quarter(word: Value, moves: list[tuple[Value, Value, Value]]) -> Value:
+def _quarter(word: Value, moves: list[tuple[Value, Value]]) -> Value:
     """Write code that moves the bits of even rows and columns together: 16 of 64."""
     word = word & _alternating(1)
     for block in (1, 2, 4, 8, 16):
         word = (word | word >> block) & _alternating(2 * block)
-    for before, shift, after in moves:
-        word = word & before
-        word = (word | word >> shift) & after
+    for shift, mask in moves:
+        word = (word | word >> shift) & mask
     return Value(word.code, word.code.trunc(word.raw, kind("i16")))
 
 
-def _rows_together(width: Value) -> list[tuple[Value, Value, Value]]:
-    """Write what moves every other row of half the width together: masks, and shifts between them, that do nothing below that width."""
-    moves = []
+def _rows_together(width: Value) -> list[tuple[Value, Value]]:
+    """Write what moves every other row of half the width together: shifts, and masks after each, the first of none; below that width 0 and all."""
+    code, half = width.code, width >> 1
+    every, none = constant(code, -1), constant(code, 0)
+    first = every
     for block in (1, 2, 4, 8):
-        moving = width.compare("<=", 2 * block)
-        every, none = constant(width.code, -1), constant(width.code, 0)
-        masks = [moving.choose(constant(width.code, _alternating(size)), every) for size in (block, 2 * block)]
-        moves.append((masks[0], moving.choose(constant(width.code, block), none), masks[1]))
+        first = half.compare("==", block).choose(constant(code, _alternating(block)), first)
+    moves = [(none, first)]
+    for block in (1, 2, 4, 8):
+        moving = half.compare("<=", block)
+        moves.append((moving.choose(constant(code, block), none), moving.choose(constant(code, _alternating(2 * block)), every)))
     return moves
 
 
