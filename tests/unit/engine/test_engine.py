@@ -293,3 +293,27 @@ def test_a_stride_of_two_is_one_of_one_on_maps_that_are_split(name, kernel, padd
     same(engine, spikes(T, 2, 1, 8, 8, seed=3))
     halves = engine._ways[3].builds[0]._held[engine._stock.layer(engine.choices[-1].number).source].halves
     assert (halves is not None) == (name != "scatter" and (kernel, padding) not in ((3, 0), (4, 0)))
+
+
+def test_batches_of_the_last_shape_are_run_at_once_whatever_came_between():
+    net, x = Loop(), spikes(T, 3, 6)
+    engine = compile(net, x)
+    wanted = engine(x).clone()
+    for other in (
+        x.double(),
+        x.clone().requires_grad_(),
+        spikes(T, 5, 6),
+        x.transpose(0, 1).contiguous().transpose(0, 1),
+        x.bool().float(),
+    ):
+        assert torch.equal(engine(x), wanted)
+        found = engine(other)
+        assert found.shape[1] == other.shape[1]
+        assert other.shape != x.shape or torch.equal(found, wanted)
+        assert torch.equal(engine(x), wanted)
+    with pytest.raises(LayoutError, match="1 of 72 entries"):
+        engine(x.index_put((torch.tensor(0), torch.tensor(0), torch.tensor(0)), torch.tensor(2.0)))
+    for wrong in (x[:-1], x[..., :-1], x.numpy()):
+        with pytest.raises(LayoutError, match="the plan takes"):
+            engine(wrong)
+    same(engine, x)
