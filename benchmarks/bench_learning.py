@@ -31,6 +31,7 @@ NETWORKS = {  # name, width, image, batch
 METHODS = {
     "spikenm_2_4": sp.methods.SpikeNM(2, 4, every=EVERY),
     "spikenm_2_16": sp.methods.SpikeNM(2, 16, every=EVERY),
+    "spikenm_2_4_half": sp.methods.SpikeNM(2, 4, every=EVERY, half=True),
     "spikenm_2_4_without_distillation": sp.methods.SpikeNM(2, 4, distill=0),
     "sr_ste_2_4": sp.methods.SRSTE(2, 4),
 }
@@ -126,4 +127,5 @@ def test_a_step_of_the_search_costs_at_most_a_third_more_than_a_dense_one():
     print(json.dumps(result, indent=2))
     for numbers in found.values():
         assert max(ratios["median"] for ratios in numbers["over_dense"].values()) <= 1.35
+        assert numbers["floats_a_weight"]["spikenm_2_4_half"] <= 2.0
         assert max(numbers["floats_a_weight"].values()) <= 2.5
