@@ -25,7 +25,7 @@ from spikeprune import zoo
 from spikeprune.sparse_training import sparse_training
 from spikeprune.zoo.parts import SpikingNet, conv
 
-ROUNDS, SEED, TIMESTEPS, BATCH = 7, 0, 4, 16
+ROUNDS, SEED, TIMESTEPS, BATCH = 21, 0, 4, 16
 SPARSITIES, GOALS = (0.8, 0.9, 0.95, 0.98), (1.8, 2.8, 4.4, 6.5)  # of the layer, over dense
 STEP_GOALS = {0.9: 1.4, 0.95: 1.5}  # of the step, over our own dense one
 RATE = 0.12  # spikes an input and timestep
