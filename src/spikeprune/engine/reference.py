@@ -177,11 +177,12 @@ def given(plan: p.Plan, x: Tensor, dtype: torch.dtype = torch.float32, device: t
         device: of the value.
 
     Raises:
-        LayoutError: x is no tensor, has another shape, another T, or no sample.
+        LayoutError: x is no dense tensor, has another shape, another T, or no sample.
     """
     source = plan.input
-    if not isinstance(x, Tensor):
-        raise LayoutError(f"the plan takes a tensor {_wanted(source, plan.timesteps)}, but was given {type(x).__name__}.")
+    if not isinstance(x, Tensor) or x.layout is not torch.strided or x.is_meta:
+        kind = f"{x.layout} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
+        raise LayoutError(f"the plan takes a dense tensor {_wanted(source, plan.timesteps)}, but was given {kind}.")
     lead = 1 if source.time_axis is None else 2
     wrong_time = source.time_axis is not None and x.dim() > 1 and x.shape[source.time_axis] != plan.timesteps
     if tuple(x.shape[lead:]) != source.shape or x.dim() != lead + len(source.shape) or wrong_time or not x.numel():

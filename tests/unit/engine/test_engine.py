@@ -316,4 +316,7 @@ def test_batches_of_the_last_shape_are_run_at_once_whatever_came_between():
     for wrong in (x[:-1], x[..., :-1], x.numpy()):
         with pytest.raises(LayoutError, match="the plan takes"):
             engine(wrong)
+    for wrong in (x.to_sparse(), x.to("meta")):
+        with pytest.raises(LayoutError, match=r"takes a dense tensor .* but was given torch"):
+            engine(wrong)
     same(engine, x)

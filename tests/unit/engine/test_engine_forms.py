@@ -276,7 +276,7 @@ def test_a_kernel_is_forced_where_it_fits_though_the_current_is_read_as_well():
 @pytest.mark.parametrize(
     ("call", "error", "told"),
     [
-        (lambda x: compile(Loop(), x)(x.numpy()), LayoutError, "takes a tensor .* was given ndarray"),
+        (lambda x: compile(Loop(), x)(x.numpy()), LayoutError, "takes a dense tensor .* was given ndarray"),
         (lambda x: compile(sp.model_view(Loop(), x), (x, x)), PlanError, "must be one tensor, but holds 2"),
         (lambda x: compile(Loop(), x, kernel=3), PlanError, "kernel is 3, but must be the name"),
     ],
