@@ -86,12 +86,7 @@ def blocks(weight: Tensor, m: int, fill: float = 0.0) -> Tensor:
         tensor([[0., 1., 2., 3.],
                 [4., 5., 0., 0.]])
     """
-    inputs = weight.shape[1]
-    if inputs < m:
-        raise SparsityError(
-            f"a weight of shape {tuple(weight.shape)} has {inputs} inputs in a row, fewer than the {m} of a block. Leave the layer out, as a "
-            "first or a depthwise convolution, or take smaller blocks."
-        )
+    inputs = _inputs(weight, m)
     rows = torch.movedim(weight, 1, -1).reshape(-1, inputs)
     return torch.nn.functional.pad(rows, (0, -inputs % m), value=fill).reshape(-1, m)
 
@@ -106,6 +101,48 @@ def unblocks(values: Tensor, shape: torch.Size) -> Tensor:
     inputs, (out, _, *kernel) = shape[1], shape
     rows = values.reshape(out, *kernel, -1)[..., :inputs]
     return torch.movedim(rows, -1, 1).contiguous()
+
+
+def columns(weight: Tensor, m: int, fill: float = 0.0) -> Tensor:
+    """Cut (C_out, C_in, kernel ...) into columns of m weights: (m, B). The blocks are those of `blocks`, in the
+    weight's own order: so much less has to be moved.
+
+    Raises:
+        SparsityError: there are fewer than m inputs.
+
+    Example:
+        >>> columns(torch.arange(6.0).view(1, 6), 4)
+        tensor([[0., 4.],
+                [1., 5.],
+                [2., 0.],
+                [3., 0.]])
+    """
+    out, inputs = weight.shape[0], _inputs(weight, m)
+    flat = torch.nn.functional.pad(weight.reshape(out, inputs, -1), (0, 0, 0, -inputs % m), value=fill)
+    return flat.view(out, -1, m, flat.shape[2]).permute(2, 0, 1, 3).reshape(m, -1)
+
+
+def uncolumns(values: Tensor, shape: torch.Size) -> Tensor:
+    """Put columns (m, B) back into a weight's shape; what was filled up is dropped.
+
+    Example:
+        >>> uncolumns(columns(torch.arange(6.0).view(1, 6), 4), torch.Size([1, 6]))
+        tensor([[0., 1., 2., 3., 4., 5.]])
+    """
+    m, (out, inputs) = values.shape[0], shape[:2]
+    flat = values.view(m, out, -(-inputs // m), -1).permute(1, 2, 0, 3).flatten(1, 2)
+    return flat[:, :inputs].reshape(shape)
+
+
+def _inputs(weight: Tensor, m: int) -> int:
+    """Give how many inputs a row has, which must be enough for a block."""
+    inputs = weight.shape[1]
+    if inputs < m:
+        raise SparsityError(
+            f"a weight of shape {tuple(weight.shape)} has {inputs} inputs in a row, fewer than the {m} of a block. Leave the layer out, as a "
+            "first or a depthwise convolution, or take smaller blocks."
+        )
+    return inputs
 
 
 def fullest(mask: Tensor, m: int) -> int:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeprune.errors import SparsityError
-from spikeprune.kernel.blocks import NM, best, blocks, fullest, unblocks
+from spikeprune.kernel.blocks import NM, best, blocks, columns, fullest, unblocks, uncolumns
 from spikeprune.kernel.patterns import Pattern
 
 SHAPES = st.sampled_from([(3, 4), (2, 7), (1, 32), (3, 8, 3, 3), (2, 5, 2), (2, 6, 1, 2, 3)])
@@ -16,6 +16,27 @@ SHAPES = st.sampled_from([(3, 4), (2, 7), (1, 32), (3, 8, 3, 3), (2, 5, 2), (2, 
 def test_blocks_and_back(shape, m):
     weight = torch.rand(shape)
     assert torch.equal(unblocks(blocks(weight, m), weight.shape), weight)
+
+
+@given(SHAPES, st.integers(1, 4))
+def test_columns_and_back(shape, m):
+    weight = torch.rand(shape)
+    assert torch.equal(uncolumns(columns(weight, m), weight.shape), weight)
+    mask = weight > 0.5
+    assert torch.equal(uncolumns(columns(mask, m, fill=False), weight.shape), mask)
+
+
+@given(SHAPES, st.integers(1, 4))
+def test_columns_are_the_same_blocks_in_another_order(shape, m):
+    weight = torch.rand(shape)
+    columned, blocked = columns(weight, m, fill=-1.0), blocks(weight, m, fill=-1.0)
+    assert sorted(columned.t().tolist()) == sorted(blocked.tolist())
+
+
+def test_fewer_inputs_than_a_block_are_refused():
+    for cut in (blocks, columns):
+        with pytest.raises(SparsityError, match="3 inputs in a row, fewer than the 4 of a block"):
+            cut(torch.ones(8, 3, 3, 3), 4)
 
 
 def test_blocks_run_along_input_channels_at_each_kernel_position():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikeprune.errors import NonFinite, SparsityError
-from spikeprune.kernel.sampler import draws, gumbel, sample, top
+from spikeprune.kernel.sampler import draws, gumbel, sample, slopes, top
 
 LOGITS = torch.tensor([0.0, 1.0, 2.0, -1.0])
 
@@ -33,14 +33,14 @@ def test_two_draws_are_without_replacement(temperature):
 def test_soft_becomes_hard_as_the_temperature_falls(n):
     logits = torch.rand(4, 50, generator=torch.Generator().manual_seed(0)).argsort(0).float()  # a whole number apart
     soft = 1 - torch.stack([1 - y for y in draws(logits, n, 0.001)]).prod(0)
-    assert torch.allclose(soft, sample(logits, n, 0.001), atol=1e-3)
+    assert torch.allclose(soft.float(), sample(logits, n, 0.001), atol=1e-3)
     assert torch.equal(sample(logits, n, 0.001).bool(), torch.zeros(4, 50).scatter(0, logits.topk(n, dim=0).indices, 1).bool())
 
 
 def test_relaxed_draws_hold_at_most_n():
     torch.manual_seed(1)
     parts = draws(torch.randn(6, 100), 3, 1.0)
-    assert all(torch.allclose(y.sum(0), torch.ones(100)) for y in parts)
+    assert all(torch.allclose(y.sum(0), torch.ones(100).double()) for y in parts)
     soft = 1 - torch.stack([1 - y for y in parts]).prod(0)
     assert float(soft.sum(0).max()) <= 3 + 1e-5
     assert 0 <= float(soft.min()) <= float(soft.max()) <= 1
@@ -63,6 +63,37 @@ def test_gradients_are_those_of_the_relaxed_draws_by_finite_differences(n):
             slope = (value(logits + step) - value(logits - step)) / 2e-2
             assert float(leaf.grad[i, j]) == pytest.approx(slope, abs=2e-3)
     assert float(leaf.grad.abs().max()) > 0.01
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 4), (2, 4), (4, 4), (4, 8), (2, 16), (5, 32)])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 5.0])
+def test_slopes_without_a_graph_are_the_gradient_of_the_sample(n, m, spread):
+    generator = torch.Generator().manual_seed(n * m)
+    noisy = (torch.randn(m, 500, generator=generator) * spread).clamp(-10, 10)
+    felt = torch.randn(m, 500, generator=generator)
+    noisy[-1, :50] = -torch.inf if n < m else noisy[-1, :50]
+    leaf = noisy.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(sample(leaf, n, 1.0), leaf, felt)
+    found = slopes(noisy, n, felt)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert torch.allclose(found.sum(0), torch.zeros(500), atol=1e-5)
+    assert m == 1 or float(found.abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_slopes_of_sure_draws_are_finite_and_bounded(n):
+    noisy = torch.tensor([[60.0], [30.0], [0.0], [-30.0], [-torch.inf]])
+    found = slopes(noisy, n, torch.tensor([[1.0], [-2.0], [3.0], [-1.0], [1.0]]))
+    assert float(found.abs().max()) < 1e-3
+
+
+def test_of_a_block_whose_first_draw_is_sure_the_second_learns():
+    noisy = torch.tensor([[20.0], [0.0], [0.5], [-1.0]])
+    found = slopes(noisy, 2, torch.tensor([[0.0], [1.0], [0.0], [0.0]]))[:, 0]
+    second = torch.tensor([0.0, 0.5, -1.0]).softmax(0)
+    wanted = second * (torch.tensor([1.0, 0.0, 0.0]) - second[0])
+    assert torch.allclose(found[1:], wanted / 2, atol=1e-5)  # relaxed, the second draw is the first again half of the time
 
 
 def test_the_mask_is_zero_or_one_and_float32_under_autocast():
