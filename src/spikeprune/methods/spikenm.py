@@ -2,7 +2,8 @@
 
 Zhenxin Ye, Bo Yu, Qixin Zhang et al. Sparse by Rule: Probability-Based N:M Pruning for Spiking Neural Networks. 2025. arXiv:2511.12097
 
-    p = softmax(logits / temperature) of every block of m weights; the mask is a draw of n of them without replacement
+    noisy = logits + temperature * Gumbel noise;   the mask is the n largest of every block of m: n draws without replacement
+    from softmax(logits / temperature); its gradient, straight through, that of n relaxed draws from softmax(noisy)
     credit = mean over calls of |W| |sum over t of signal x surrogate' x trace|, a moving average
     q = softmax(log(credit) / sharpness);   loss = task loss + weight * mean over blocks of KL(q || softmax(logits))
 
@@ -10,9 +11,10 @@ Reading of the paper
   stated    at most n of each m weights in a row live; weights and masks are learned together, from scratch; m logits a block; a
             differentiable draw of n of them without replacement; distillation towards block-wise soft targets made of credits that are
             accumulated over time in the manner of eligibility traces, which lowers the variance of the draws.
-  inferred  all formulas (its code is not published): the temperature above is that of the draws; the gradient is that of the relaxed
-            draws at temperature 1, straight through (see `kernel.sampler`). Logits start at zero, and masked weights rest. The weight of the distillation rises over the
-            first tenth of the training and falls linearly to zero. The learning signal is the whole derivative of the loss for a spike.
+  inferred  all formulas (its code is not published). The relaxed draws stay as warm as they are while the draws get colder: relaxed at
+            the temperature of the draws, a weight that is some tenths behind has no gradient, and the first hundred steps decide
+            all. Logits start at zero, and masked weights rest. The weight of the distillation rises over the first tenth of the
+            training and falls linearly to zero. The learning signal is the whole derivative of the loss for a spike.
   differs   exactly n of a block live, never fewer. Logits move by their gradient over its root mean square in the layer, which keeps no
             memory, plus that of the distillation; to 10 or -10 at most. Credits are measured on calibration
             batches in evaluation mode, at the best masks, every few steps; so a step costs hardly more than without them.
@@ -29,8 +31,8 @@ import torch
 from torch import Tensor
 
 from spikeprune.errors import MaskMismatch, MethodError, NonFinite
-from spikeprune.kernel.blocks import NM, blocks, unblocks
-from spikeprune.kernel.sampler import gumbel, sample, top
+from spikeprune.kernel.blocks import NM, columns, uncolumns
+from spikeprune.kernel.sampler import gumbel, slopes, top
 from spikeprune.stats import LayerStats, Need
 from spikeprune.view.layer import Layer
 
@@ -74,7 +76,7 @@ class SpikeNM:
     temperature: tuple[float, float] = (0.1, 0.01)
     distill: float = 0.3
     sharpness: float = 1.0
-    every: int = 16
+    every: int = 32
     dense: bool = False
     half: bool = False
     seed: int = 0
@@ -114,7 +116,7 @@ class Logits:
     """The logits of all layers, and the credits that lead them.
 
     Attributes:
-        logits: by layer name, (m, blocks), float32 or float16; minus infinity where a last block is filled up.
+        logits: by layer name, (m, blocks) as `columns` cuts them, float32 or float16; minus infinity where a last block is filled up.
         credits: alike, bfloat16; of layers that were measured.
         step: of training, from 0.
     """
@@ -123,7 +125,7 @@ class Logits:
         self._method, self._steps, self.step = method, steps, 0
         kind = torch.float16 if method.half else torch.float32
         self.logits = {
-            layer.name: columns(torch.zeros_like(layer.weight), method.m, fill=-torch.inf).to(kind) for layer in layers
+            layer.name: columns(torch.zeros_like(layer.weight, dtype=kind), method.m, fill=-torch.inf) for layer in layers
         }
         self.credits: dict[str, Tensor] = {}
         self._places = {layer.name: place for place, layer in enumerate(layers)}
@@ -151,16 +153,15 @@ class Logits:
     @torch.no_grad()
     def draw(self, name: str, weight: Tensor) -> Tensor:
         """Draw n of every m without replacement; the same mask however often it is asked at this step."""
-        logits, noise = self.logits[name], self._noise(name)
-        mask = torch.empty(logits.shape, dtype=torch.bool, device=logits.device)
-        for part in _parts(logits):
-            mask[:, part] = top(logits[:, part].float() / self.temperature + noise[:, part], self._method.n)
-        return unblocks(mask.t(), weight.shape)
+        mask = torch.empty_like(self.logits[name], dtype=torch.bool)
+        for part, noisy in self._noisy(name):
+            mask[:, part] = top(noisy, self._method.n)
+        return uncolumns(mask, weight.shape)
 
     def best(self, name: str, weight: Tensor) -> Tensor:
         """Take the n largest logits of every block; of equal ones the larger weights."""
-        rank = columns(weight.abs(), self._method.m).argsort(dim=0).argsort(dim=0)
-        return unblocks(top(self.logits[name].float() + HAIR * rank, self._method.n).t(), weight.shape)
+        rank = columns(weight.detach().abs(), self._method.m).argsort(dim=0).argsort(dim=0)
+        return uncolumns(top(self.logits[name].float() + HAIR * rank, self._method.n), weight.shape)
 
     @torch.no_grad()
     def learn(self, name: str, weight: Tensor, grad: Tensor) -> None:
@@ -169,11 +170,12 @@ class Logits:
         _refuse_nan(name, logits)
         slope, mask = self._felt(name, weight, grad)
         if not self._method.dense:
-            grad *= unblocks(mask.t(), weight.shape)
-        moved = (logits.float() - self._method.rate * self._led(name, slope)).clamp_(
-            -FURTHEST, FURTHEST
-        )  # gradients of a softmax add up to 0: none drifts
-        logits.copy_(moved.masked_fill_(logits == -torch.inf, -torch.inf))
+            grad *= uncolumns(mask, weight.shape)
+        led = self._led(name, slope)  # gradients of a softmax add up to 0: none drifts
+        filled = weight.shape[1] % self._method.m > 0
+        for part in _parts(logits):
+            moved = logits[:, part].float().sub(led[:, part], alpha=self._method.rate).clamp_(-FURTHEST, FURTHEST)
+            logits[:, part] = moved.masked_fill_(logits[:, part] == -torch.inf, -torch.inf) if filled else moved
 
     def direction(self, name: str, weight: Tensor, grad: Tensor) -> Tensor:
         """Give what logits are moved against: the slope over its root mean square, and that of the distillation; (m, blocks)."""
@@ -185,28 +187,28 @@ class Logits:
 
     def _felt(self, name: str, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Give the slope, float32, and this step's mask, bool; (m, blocks)."""
-        logits, noise, felt = self.logits[name], self._noise(name), columns(grad * weight, self._method.m)
-        slope, mask = torch.empty_like(felt), torch.empty(felt.shape, dtype=torch.bool, device=felt.device)
-        for part in _parts(logits):
-            with torch.enable_grad():
-                leaf = (logits[:, part].float() / self.temperature).requires_grad_()
-                drawn = sample(leaf, self._method.n, 1.0, noise[:, part])
-                (slope[:, part],) = torch.autograd.grad(drawn, leaf, felt[:, part])
-            mask[:, part] = drawn.detach() > 0
+        felt = columns((grad * weight).detach().float(), self._method.m)
+        slope, mask = torch.empty_like(felt), torch.empty_like(felt, dtype=torch.bool)
+        for part, noisy in self._noisy(name):
+            slope[:, part] = slopes(noisy, self._method.n, felt[:, part])
+            mask[:, part] = top(noisy, self._method.n)
         return slope, mask
 
     def _led(self, name: str, slope: Tensor) -> Tensor:
         """Divide a slope by its root mean square, in place, and add that of the distillation."""
-        slope /= slope.square().mean().sqrt().clamp_min(1e-30)
+        slope /= (torch.linalg.vector_norm(slope) / math.sqrt(slope.numel())).clamp_min(1e-30)
         if self._method.distill and name in self.credits:
-            target = targets(self.credits[name].float(), self._method.sharpness)
-            slope.add_(self.logits[name].float().softmax(0) - target, alpha=self.distill)
+            logits, credits = self.logits[name], self.credits[name]
+            largest = credits.max().double()
+            for part in _parts(logits):
+                target = targets(credits[:, part].float(), self._method.sharpness, largest)
+                slope[:, part].add_(logits[:, part].float().softmax(0) - target, alpha=self.distill)
         return slope
 
     @torch.no_grad()
     def note(self, name: str, weight: Tensor, stats: LayerStats) -> None:
         """Take the eligibilities of a layer's weights into its credits."""
-        credit = columns(weight.abs() * stats.eligibility.to(weight.device), self._method.m)
+        credit = columns(weight.abs() * stats.eligibility.to(weight.device).float(), self._method.m)
         before = self.credits.get(name)
         mean = credit if before is None else MEMORY * before.float() + (1 - MEMORY) * credit
         self.credits[name] = mean.to(torch.bfloat16)
@@ -253,29 +255,32 @@ class Logits:
         self.step = state["step"]
         self.credits = {name: x.to(self.logits[name].device, torch.bfloat16) for name, x in state["credits"].items()}
 
-    def _noise(self, name: str) -> Tensor:
-        """Draw a layer's noise of this step, from the seed: it need not be kept for the gradient, nor for resuming."""
+    def _noisy(self, name: str) -> Iterator[tuple[slice, Tensor]]:
+        """Give logits with this step's noise, float32, part by part; it is drawn from the seed, so none is kept for gradients or resuming."""
         logits = self.logits[name]
         what = f"{self._method.seed} {self.step} {self._places[name]}"
         generator = torch.Generator(logits.device).manual_seed(zlib.crc32(what.encode()))  # of a longer seed a CPU takes 32 bits
-        return gumbel(logits.shape, generator, logits.device)
+        for part in _parts(logits):
+            near = logits[:, part]
+            yield part, gumbel(near.shape, generator, logits.device).mul_(self.temperature).add_(near)
 
 
-def targets(credit: Tensor, sharpness: float = 1.0) -> Tensor:
+def targets(credit: Tensor, sharpness: float = 1.0, largest: Tensor | None = None) -> Tensor:
     """Turn credits (m, blocks) into targets that sum to 1 in a block; one without any credit gets equal ones.
+
+    Args:
+        credit: float32.
+        sharpness: targets are credits to the power 1 / sharpness.
+        largest: credit of the layer, if these are a part of it.
 
     Example:
         >>> targets(torch.tensor([[3.0, 0.0], [1.0, 0.0]]))
         tensor([[0.7500, 0.5000],
                 [0.2500, 0.5000]])
     """
-    least = credit.max() * SMALLEST + torch.finfo(credit.dtype).tiny
-    return (credit.clamp_min(least).log() / sharpness).softmax(0)
-
-
-def columns(values: Tensor, m: int, fill: float = 0.0) -> Tensor:
-    """Cut what has a weight's shape into blocks: float32 (m, blocks)."""
-    return blocks(values.detach().float(), m, fill).t().contiguous()
+    least = (credit.max() if largest is None else largest) * SMALLEST + torch.finfo(credit.dtype).tiny
+    known = credit.clamp_min(least)
+    return known / known.sum(0) if sharpness == 1 else (known.log() / sharpness).softmax(0)
 
 
 def _parts(values: Tensor) -> Iterator[slice]:
@@ -286,7 +291,7 @@ def _parts(values: Tensor) -> Iterator[slice]:
 
 
 def _refuse_nan(name: str, logits: Tensor) -> None:
-    if bool(logits.isnan().any()):
+    if bool(logits.sum(dtype=torch.float32).isnan()):  # those that fill a block make it minus infinity, no NaN
         raise NonFinite(
             f"{int(logits.isnan().sum())} of {logits.numel()} logits of layer {name!r} are NaN. Go back to a checkpoint from before, and "
             "lower the learning rate of the weights."

@@ -14,10 +14,12 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from spikeprune.errors import MethodError
-from spikeprune.kernel.blocks import NM, best, blocks, unblocks
+from spikeprune.kernel.blocks import NM, columns, uncolumns
+from spikeprune.kernel.sampler import top
 from spikeprune.stats import LayerStats, Need
 from spikeprune.view.layer import Layer
 
@@ -79,8 +81,8 @@ class Largest:
 
     def best(self, name: str, weight: Tensor) -> Tensor:
         """Take the n largest weights of every block."""
-        size = blocks(weight.detach().abs(), self._method.m, fill=-1.0)
-        return unblocks(best(size, self._method.n), weight.shape)
+        size = columns(weight.detach().abs(), self._method.m, fill=-torch.inf)
+        return uncolumns(top(size, self._method.n), weight.shape)
 
     def learn(self, name: str, weight: Tensor, grad: Tensor) -> None:
         """Pull masked weights towards zero."""

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from spikeprune.errors import MethodError, NonFinite, SparsityError
-from spikeprune.kernel.blocks import blocks, fullest
+from spikeprune.kernel.blocks import blocks, columns, fullest, uncolumns
+from spikeprune.kernel.sampler import top
 from spikeprune.methods import SpikeNM
-from spikeprune.methods.spikenm import FURTHEST, columns, targets
+from spikeprune.methods.spikenm import FURTHEST, targets
 from spikeprune.stats import LayerStats, Need
 from spikeprune.view.layer import Layer, Layout
 
@@ -99,7 +100,8 @@ def test_logits_rise_where_a_living_weight_lowers_the_loss():
 def test_the_slope_is_that_of_the_relaxed_draws():
     learner, weight = begun()
     grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
-    noisy = learner.logits["a"] / learner.temperature + learner._noise("a")
+    noisy = torch.cat([noisy for _, noisy in learner._noisy("a")], 1)
+    assert not torch.equal(noisy, learner.logits["a"])
 
     def value(z):
         first = z.softmax(0)
@@ -110,6 +112,35 @@ def test_the_slope_is_that_of_the_relaxed_draws():
     (wanted,) = torch.autograd.grad(value(leaf), leaf)
     assert torch.allclose(learner.slope("a", weight, grad).double(), wanted, atol=1e-5)
     assert float(wanted.abs().max()) > 0.01
+
+
+def test_cold_draws_leave_the_slope_alive():
+    method = SpikeNM(1, 4, distill=0, temperature=(0.01, 0.01))
+    learner, weight = begun(method, shape=(50, 4))
+    learner.logits["a"][0] = 1.0  # 100 temperatures ahead: drawn for sure
+    grad = torch.zeros_like(weight)
+    grad[:, 0], grad[:, 2] = weight[:, 0].sign(), -weight[:, 2].sign()  # the loss falls without input 0 and with input 2
+    assert bool(learner.draw("a", weight)[:, 0].all())
+    for _ in range(20):
+        learner.learn("a", weight, grad.clone())
+        learner.advance()
+    assert float(learner.draw("a", weight)[:, 2].float().mean()) > 0.8  # but where it is near 0
+
+
+def test_parts_of_a_layer_draw_apart_and_make_up_the_whole(monkeypatch):
+    learner, weight = begun(SpikeNM(2, 4), shape=(40, 16, 3, 3))
+    learner.note("a", weight, measured(torch.rand(weight.shape, generator=torch.Generator().manual_seed(0))))
+    learner.step = 20
+    grad = torch.randn_like(weight)
+    whole = learner.direction("a", weight, torch.zeros_like(grad))
+    monkeypatch.setattr("spikeprune.methods.spikenm.NEAR", 256)
+    parts = [noisy for _, noisy in learner._noisy("a")]
+    assert len(parts) == 23
+    assert not torch.equal(parts[0], parts[1])
+    assert torch.equal(uncolumns(top(torch.cat(parts, 1), 2), weight.shape), learner.draw("a", weight))
+    assert torch.allclose(
+        learner.direction("a", weight, torch.zeros_like(grad)), whole, atol=1e-7
+    )  # the distillation draws nothing
 
 
 def test_a_step_does_not_hang_on_the_size_of_the_gradient():
