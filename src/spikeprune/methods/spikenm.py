@@ -41,7 +41,7 @@ RISING = 0.1  # share of the training in which the weight of the distillation ri
 MEMORY = 0.9  # of credits: what an older one counts against the next
 SMALLEST = 1e-12  # a credit, over the largest of the layer
 HAIR = 1e-6  # tells equal logits apart
-NEAR = 1 << 16  # logits whose draws are computed together
+NEAR = 1 << 16  # logits whose draws a CPU computes together
 
 
 @dataclass(frozen=True)
@@ -284,8 +284,8 @@ def targets(credit: Tensor, sharpness: float = 1.0, largest: Tensor | None = Non
 
 
 def _parts(values: Tensor) -> Iterator[slice]:
-    """Cut columns into parts that stay near the processor while many functions go over them."""
-    count = max(1, NEAR // values.shape[0])
+    """Cut columns into parts that stay near a CPU while many functions go over them; on a GPU each would be another round of launches."""
+    count = max(1, NEAR // values.shape[0]) if values.device.type == "cpu" else values.shape[1]
     for first in range(0, values.shape[1], count):
         yield slice(first, first + count)
 

@@ -10,7 +10,7 @@ from spikeprune.errors import MethodError, NonFinite, SparsityError
 from spikeprune.kernel.blocks import blocks, columns, fullest, uncolumns
 from spikeprune.kernel.sampler import top
 from spikeprune.methods import SpikeNM
-from spikeprune.methods.spikenm import FURTHEST, targets
+from spikeprune.methods.spikenm import FURTHEST, NEAR, _parts, targets
 from spikeprune.stats import LayerStats, Need
 from spikeprune.view.layer import Layer, Layout
 
@@ -141,6 +141,12 @@ def test_parts_of_a_layer_draw_apart_and_make_up_the_whole(monkeypatch):
     assert torch.allclose(
         learner.direction("a", weight, torch.zeros_like(grad)), whole, atol=1e-7
     )  # the distillation draws nothing
+
+
+def test_a_gpu_gets_a_layer_whole():
+    shape = (4, NEAR)
+    assert len(list(_parts(torch.empty(shape)))) == 4
+    assert list(_parts(torch.empty(shape, device="meta"))) == [slice(0, NEAR)]
 
 
 def test_a_step_does_not_hang_on_the_size_of_the_gradient():
