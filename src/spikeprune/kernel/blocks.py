@@ -119,7 +119,7 @@ def columns(weight: Tensor, m: int, fill: float = 0.0) -> Tensor:
     """
     out, inputs = weight.shape[0], _inputs(weight, m)
     flat = torch.nn.functional.pad(weight.reshape(out, inputs, -1), (0, 0, 0, -inputs % m), value=fill)
-    return flat.view(out, -1, m, flat.shape[2]).permute(2, 0, 1, 3).reshape(m, -1)
+    return flat.view(out, -1, m, flat.shape[2]).permute(2, 0, 1, 3).reshape(m, -1).contiguous()
 
 
 def uncolumns(values: Tensor, shape: torch.Size) -> Tensor:

@@ -13,6 +13,7 @@ Kool, van Hoof, Welling, ICML 2019, arXiv:1903.06059; straight through: Bengio, 
 """
 
 import math
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from spikeprune.errors import NonFinite, SparsityError
 
 NEVER = 1e-30  # stands for 1 - y where float64 cannot tell y from 1: its logarithm is below any logit
 BEHIND = 1e30  # puts what was drawn behind all others, but before minus infinity
-SURE = 1e-12  # where all but one have less than this of a draw, the later draws have no gradient: it would be rounding
+SURE = 1e-12  # where all but one have less of a draw, being 27 logits behind, later draws get no gradient
 
 
 def gumbel(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -62,9 +63,10 @@ def top(values: Tensor, n: int) -> Tensor:
     rest = values
     for _ in range(n - 1):
         rest = rest.sub(_at_least(rest, rest.amax(0)), alpha=BEHIND)
-    found = _at_least(values, rest.amax(0))
-    mask, amiss = found.bool(), found.sum(0) - n
-    if amiss.count_nonzero():  # equal values went together, or too few are above minus infinity: one by one
+    bound = rest.amax(0)
+    found = _at_least(values, bound)
+    mask, amiss = found.bool(), (found.sum(0) != n) | (bound == -torch.inf)
+    if amiss.any():  # equal values went together, or too few are above minus infinity: one by one
         tied = amiss.nonzero()[:, 0]
         order = values[:, tied].argsort(dim=0, descending=True, stable=True)[:n]
         few = torch.zeros_like(mask[:, tied]).scatter_(0, order, True)
@@ -113,7 +115,7 @@ def sample(logits: Tensor, n: int, temperature: float, noise: Tensor | None = No
 def slopes(noisy: Tensor, n: int, felt: Tensor) -> Tensor:
     """Give dL/d(logits) of what is dL/d(mask), float32 (m, B): the gradient of `sample` at temperature 1, without a graph.
 
-    At this temperature the next draw is y (1 - y) over its sum, so that no logarithm is left.
+    At this temperature the next draw is y (1 - y) over its sum, so that no logarithm is left. Where one is far ahead see `SURE`.
 
     Args:
         noisy: (m, B) logits, noise included.
@@ -134,12 +136,12 @@ def slopes(noisy: Tensor, n: int, felt: Tensor) -> Tensor:
         scales.append(torch.where(total > SURE, 1 / total, 0.0))
         drawn.append(unscaled.mul_(scales[-1]))
     left.append(1 - drawn[-1])
-    grad = felt
+    before = list(accumulate(left[:-1], torch.mul, initial=felt))  # felt times what all earlier draws left
+    grad, after = before[-1], left[-1]
     for k in reversed(range(n)):
-        own = felt
-        for other in (left[i] for i in range(n) if i != k):
-            own = own * other
-        grad = own if k == n - 1 else grad.add_(own)
+        if k < n - 1:
+            grad = grad.add_(before[k] * after)
+            after = after * left[k]
         grad = grad - (grad * drawn[k]).sum(0)
         if k:
             grad.mul_(scales[k - 1]).mul_(left[k - 1] - drawn[k - 1])

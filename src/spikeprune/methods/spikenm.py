@@ -39,6 +39,7 @@ from spikeprune.view.layer import Layer
 FURTHEST = 10.0  # a logit is from 0
 RISING = 0.1  # share of the training in which the weight of the distillation rises
 MEMORY = 0.9  # of credits: what an older one counts against the next
+LEAST = 1e-20  # that a slope's root mean square counts as: squares of less are 0
 SMALLEST = 1e-12  # a credit, over the largest of the layer
 HAIR = 1e-6  # tells equal logits apart
 NEAR = 1 << 16  # logits whose draws a CPU computes together
@@ -187,7 +188,7 @@ class Logits:
 
     def _felt(self, name: str, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Give the slope, float32, and this step's mask, bool; (m, blocks)."""
-        felt = columns((grad * weight).detach().float(), self._method.m)
+        felt = columns((grad.float() * weight.float()).detach(), self._method.m)
         slope, mask = torch.empty_like(felt), torch.empty_like(felt, dtype=torch.bool)
         for part, noisy in self._noisy(name):
             slope[:, part] = slopes(noisy, self._method.n, felt[:, part])
@@ -196,7 +197,7 @@ class Logits:
 
     def _led(self, name: str, slope: Tensor) -> Tensor:
         """Divide a slope by its root mean square, in place, and add that of the distillation."""
-        slope /= (torch.linalg.vector_norm(slope) / math.sqrt(slope.numel())).clamp_min(1e-30)
+        slope /= (torch.linalg.vector_norm(slope) / math.sqrt(slope.numel())).clamp_min(LEAST)
         if self._method.distill and name in self.credits:
             logits, credits = self.logits[name], self.credits[name]
             largest = credits.max().double()
@@ -291,8 +292,8 @@ def _parts(values: Tensor) -> Iterator[slice]:
 
 
 def _refuse_nan(name: str, logits: Tensor) -> None:
-    if bool(logits.sum(dtype=torch.float32).isnan()):  # those that fill a block make it minus infinity, no NaN
+    if bool(logits.sum(dtype=torch.float32).isnan()) and (gone := int(logits.isnan().sum())):  # what fills a block makes it -inf
         raise NonFinite(
-            f"{int(logits.isnan().sum())} of {logits.numel()} logits of layer {name!r} are NaN. Go back to a checkpoint from before, and "
+            f"{gone} of {logits.numel()} logits of layer {name!r} are NaN. Go back to a checkpoint from before, and "
             "lower the learning rate of the weights."
         )

@@ -31,6 +31,7 @@ def test_columns_are_the_same_blocks_in_another_order(shape, m):
     weight = torch.rand(shape)
     columned, blocked = columns(weight, m, fill=-1.0), blocks(weight, m, fill=-1.0)
     assert sorted(columned.t().tolist()) == sorted(blocked.tolist())
+    assert columned.is_contiguous()
 
 
 def test_fewer_inputs_than_a_block_are_refused():

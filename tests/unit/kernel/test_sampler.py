@@ -83,7 +83,7 @@ def test_slopes_without_a_graph_are_the_gradient_of_the_sample(n, m, spread):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_slopes_of_sure_draws_are_finite_and_bounded(n):
-    noisy = torch.tensor([[60.0], [30.0], [0.0], [-30.0], [-torch.inf]])
+    noisy = torch.tensor([[120.0], [60.0], [0.0], [-60.0], [-torch.inf]])
     found = slopes(noisy, n, torch.tensor([[1.0], [-2.0], [3.0], [-1.0], [1.0]]))
     assert float(found.abs().max()) < 1e-3
 
@@ -154,3 +154,8 @@ def test_the_largest_of_every_column_whatever_ties(seed):
         wanted = torch.zeros(8, 500, dtype=torch.bool).scatter(0, order, True) & (values > -torch.inf)
         assert torch.equal(found, wanted)
         assert int(found.sum(0).max()) <= n
+
+
+def test_nothing_is_taken_of_a_column_of_minus_infinity():
+    for m in (1, 3):
+        assert not bool(top(torch.full((m, 2), -torch.inf), m).any())

@@ -160,6 +160,12 @@ def test_a_step_does_not_hang_on_the_size_of_the_gradient():
     assert torch.allclose(moved[0], moved[2], atol=1e-5)
 
 
+def test_gradients_too_small_to_square_hardly_move_anything():
+    learner, weight = begun()
+    learner.learn("a", weight, 1e-25 * torch.randn_like(weight))
+    assert float(learner.logits["a"].abs().max()) < 0.01
+
+
 def test_no_gradient_moves_nothing():
     learner, weight = begun()
     learner.learn("a", weight, torch.zeros_like(weight))
