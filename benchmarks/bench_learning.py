@@ -22,7 +22,7 @@ import spikeprune as sp
 from spikeprune import zoo
 from spikeprune.learn import learn_masks
 
-ROUNDS, EVERY, SEED, TIMESTEPS = 5, 32, 0, 4
+ROUNDS, EVERY, SEED, TIMESTEPS = 3, 32, 0, 4
 CREDITED = 64  # samples that credits are measured on, but no more than a batch has
 RESULTS = Path(__file__).parent.parent / "results"
 NETWORKS = {  # name, width, image, batch
