@@ -237,7 +237,7 @@ class _Part:
     def adopt(self) -> None:
         """Take over what someone else wrote on the weight since; what is zero there is masked."""
         weight = self.layer.weight.to(self.values.dtype)
-        self.values.lerp_(weight, (weight != 0).to(weight.dtype))  # at 0 and 1 exact, and twice as fast as a choice of each
+        self.values.lerp_(weight, (weight != 0).to(weight.dtype))  # at 0 and 1 exact, and faster than a choice of each
 
     @torch.no_grad()
     def show(self, *, training: bool) -> None:

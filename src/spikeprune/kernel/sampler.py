@@ -75,7 +75,7 @@ def top(values: Tensor, n: int) -> Tensor:
 
 
 def _at_least(values: Tensor, bound: Tensor) -> Tensor:
-    """Give 1 where a value is at least the bound and 0 elsewhere, in the values' own type: three times as fast as bool."""
+    """Give 1 where a value is at least the bound and 0 elsewhere, in the values' own type, which takes less time than bool."""
     return torch.ge(values, bound, out=torch.empty_like(values))
 
 

@@ -12,8 +12,8 @@ Reading of the paper
             differentiable draw of n of them without replacement; distillation towards block-wise soft targets made of credits that are
             accumulated over time in the manner of eligibility traces, which lowers the variance of the draws.
   inferred  all formulas (its code is not published). The relaxed draws stay as warm as they are while the draws get colder: relaxed at
-            the temperature of the draws, a weight that is some tenths behind has no gradient, and the first hundred steps decide
-            all. Logits start at zero, and masked weights rest. The weight of the distillation rises over the first tenth of the
+            the temperature of the draws, a weight that is some tenths behind has no gradient, and early chance decides all.
+            Logits start at zero, and masked weights rest. The weight of the distillation rises over the first tenth of the
             training and falls linearly to zero. The learning signal is the whole derivative of the loss for a spike.
   differs   exactly n of a block live, never fewer. Logits move by their gradient over its root mean square in the layer, which keeps no
             memory, plus that of the distillation; to 10 or -10 at most. Credits are measured on calibration
