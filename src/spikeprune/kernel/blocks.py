@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spikeprune.errors import SparsityError
+from spikeprune.kernel.sampler import top
 
 LARGEST = 32  # inputs of a block
 
@@ -61,18 +62,11 @@ class NM:
             raise SparsityError(
                 f"{self.n}:{self.m} leaves {own} of {score.numel()} weights here, not {keep}; leave the sparsity out."
             )
-        values = blocks(score, self.m, fill=-torch.inf)
-        return unblocks(best(values, self.n) & (values != -torch.inf), score.shape)
+        return uncolumns(top(columns(score, self.m, fill=-torch.inf), self.n), score.shape)
 
     def expand(self, units: Tensor, weight: Tensor) -> Tensor:
         """Return the mask itself, once its shape is that of the weight."""
         return units.view_as(weight)
-
-
-def best(values: Tensor, n: int) -> Tensor:
-    """Mark the n largest of each row, ties by lower index: bool of the shape of (B, m) values."""
-    order = values.argsort(dim=1, descending=True, stable=True)
-    return torch.zeros_like(values, dtype=torch.bool).scatter(1, order[:, :n], True)
 
 
 def blocks(weight: Tensor, m: int, fill: float = 0.0) -> Tensor:

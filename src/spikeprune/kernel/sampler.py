@@ -8,6 +8,8 @@ A block is a column: so every step is over long rows, which is ten times faster 
 mask, the gradient that of the soft one, in float64: where a draw is nearly sure, float32 cannot tell 1 - y from 0. The union of the
 largest of each y_k would be another hard mask; at a high temperature its draws meet, so that it holds hardly more than one.
 
+`sample` is the draw for autograd; a search that keeps no graph takes its two halves, `top` and `slopes`.
+
 Source: Xie and Ermon, Reparameterizable Subset Sampling via Continuous Relaxations, IJCAI 2019, arXiv:1901.10517; the n largest:
 Kool, van Hoof, Welling, ICML 2019, arXiv:1903.06059; straight through: Bengio, Leonard, Courville 2013, arXiv:1308.3432.
 """

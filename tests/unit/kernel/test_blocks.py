@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeprune.errors import SparsityError
-from spikeprune.kernel.blocks import NM, best, blocks, columns, fullest, unblocks, uncolumns
+from spikeprune.kernel.blocks import NM, blocks, columns, fullest, unblocks, uncolumns
 from spikeprune.kernel.patterns import Pattern
 
 SHAPES = st.sampled_from([(3, 4), (2, 7), (1, 32), (3, 8, 3, 3), (2, 5, 2), (2, 6, 1, 2, 3)])
@@ -67,7 +67,7 @@ def test_every_block_keeps_its_n_best(shape, n, m, seed):
 
 
 def test_ties_go_to_the_lower_index():
-    assert best(torch.ones(1, 4), 2).tolist() == [[True, True, False, False]]
+    assert NM(2, 4).select(torch.ones(1, 4), 2).tolist() == [[True, True, False, False]]
 
 
 def test_what_is_dead_is_never_kept():
